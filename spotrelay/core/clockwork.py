@@ -1,0 +1,33 @@
+"""Every waiting time of the control plane, in one value, so that a demo can scale them together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import timedelta
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Bounds and intervals; defaults are those of production."""
+
+    notice: timedelta = timedelta(minutes=2)  # lead of a Spot notice
+    after_deadline: timedelta = timedelta(minutes=2)  # until a noticed machine is ended by us
+    watch: timedelta = timedelta(minutes=1)  # a healthy run is looked at this often
+    silence: timedelta = timedelta(minutes=5)  # unchanged heartbeat: ask EC2
+    hopeless: timedelta = timedelta(minutes=15)  # unchanged heartbeat, EC2 says running: terminate
+    boot: timedelta = timedelta(minutes=15)  # launch to first heartbeat
+    resend: timedelta = timedelta(seconds=20)  # an unclear launch is sent again
+    backoff: timedelta = timedelta(seconds=30)  # first wait when every pool refused; doubles
+    backoff_most: timedelta = timedelta(minutes=10)
+    crash: timedelta = timedelta(seconds=10)  # before a program that failed is tried again
+    verification: timedelta = timedelta(minutes=2)  # how long a resume waits for one under way
+    beat: timedelta = timedelta(seconds=10)  # between heartbeats
+    poll: timedelta = timedelta(seconds=5)  # between looks at the metadata service
+    settle: timedelta = timedelta(seconds=30)  # after a write of ours, until a sweep may redo it
+
+    def scaled(self, factor: float) -> Timings:
+        """All of them times `factor`; 0.05 makes a two-minute notice last six seconds."""
+        return Timings(**{f.name: getattr(self, f.name) * factor for f in fields(self)})
+
+
+OBSERVATIONS = 3  # successful looks that must agree before silence counts

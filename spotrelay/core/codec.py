@@ -1,0 +1,122 @@
+"""Frozen dataclasses to JSON values and back, driven by their annotations.
+
+Datetimes travel as ISO 8601 in UTC, timedeltas as seconds, enums by value, tuples as lists. Keys
+that this version does not know are ignored on the way in: a newer writer may have added them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from functools import cache
+from typing import Any, TypeVar
+
+from spotrelay.core.errors import InvalidInput
+
+T = TypeVar("T")
+
+
+def to_json(value: Any) -> Any:
+    """The JSON form of a value made of dataclasses, enums, times, tuples, dicts and scalars."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, (tuple, list)):
+        return [to_json(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): to_json(item) for key, item in value.items()}
+    return value
+
+
+def from_json(kind: type[T], data: Any, where: str = "") -> T:
+    """Build a `kind` from what `to_json` made of one.
+
+    Raises:
+        InvalidInput: a value has the wrong type or a required key is missing; names the path.
+    """
+    return typing.cast(T, _read(kind, data, where or getattr(kind, "__name__", str(kind))))
+
+
+@cache
+def field_types(kind: type) -> dict[str, Any]:
+    """Each field's resolved annotation."""
+    return typing.get_type_hints(kind)
+
+
+def _read(kind: Any, data: Any, where: str) -> Any:
+    origin = typing.get_origin(kind)
+    if kind is Any:
+        return data
+    if origin in (typing.Union, types.UnionType):
+        return _read_optional(kind, data, where)
+    if origin is tuple:
+        return _read_tuple(kind, data, where)
+    if origin is dict:
+        return _read_dict(kind, data, where)
+    if dataclasses.is_dataclass(kind):
+        return _read_dataclass(typing.cast(type, kind), data, where)
+    return _read_scalar(kind, data, where)
+
+
+def _read_optional(kind: Any, data: Any, where: str) -> Any:
+    if data is None:
+        return None
+    inner = [arg for arg in typing.get_args(kind) if arg is not type(None)]
+    return _read(inner[0], data, where)
+
+
+def _read_tuple(kind: Any, data: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(data, (list, tuple)):
+        raise InvalidInput(f"{where}: a list was expected, not {data!r}")
+    item = typing.get_args(kind)[0]
+    return tuple(_read(item, entry, f"{where}[{i}]") for i, entry in enumerate(data))
+
+
+def _read_dict(kind: Any, data: Any, where: str) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise InvalidInput(f"{where}: a mapping was expected, not {data!r}")
+    item = typing.get_args(kind)[1]
+    return {str(key): _read(item, entry, f"{where}.{key}") for key, entry in data.items()}
+
+
+def _read_dataclass(kind: type, data: Any, where: str) -> Any:
+    if not isinstance(data, dict):
+        raise InvalidInput(f"{where}: a mapping was expected, not {data!r}")
+    hints = field_types(kind)
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(kind):
+        if field.name in data:
+            values[field.name] = _read(hints[field.name], data[field.name], f"{where}.{field.name}")
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise InvalidInput(f"{where}.{field.name}: missing")
+    return kind(**values)
+
+
+def _read_scalar(kind: Any, data: Any, where: str) -> Any:
+    try:
+        if isinstance(kind, type) and issubclass(kind, Enum):
+            return kind(data)
+        if kind is datetime:
+            return datetime.fromisoformat(data).astimezone(UTC)
+        if kind is timedelta:
+            return timedelta(seconds=data)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"{where}: {data!r} is not a {kind.__name__}") from error
+    if kind is float and isinstance(data, int) and not isinstance(data, bool):
+        return float(data)
+    if not isinstance(data, kind) or (kind is not bool and isinstance(data, bool)):
+        raise InvalidInput(f"{where}: {data!r} is not {_article(kind)}")
+    return data
+
+
+def _article(kind: Any) -> str:
+    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    return names.get(kind, f"a {getattr(kind, '__name__', kind)}")

@@ -1,0 +1,71 @@
+"""Every error that the core and its ports raise. Each class says what its catcher does next."""
+
+from __future__ import annotations
+
+
+class SpotrelayError(Exception):
+    """Base of all of them. Its text is for a person: what happened, to which run, what to do."""
+
+
+class InvalidInput(SpotrelayError):
+    """A value from outside is wrong. Tell its author; nothing was changed."""
+
+
+class UnknownRun(SpotrelayError):
+    """No run has this id. Drop the event, or tell the person who typed the id."""
+
+
+class IllegalTransition(SpotrelayError):
+    """A move that the table does not allow. A defect: nothing was changed, report it."""
+
+
+class LostRace(SpotrelayError):
+    """Somebody wrote first. Read again and decide again, at once."""
+
+
+class AlreadyExists(SpotrelayError):
+    """A create-only write met an existing item. Read it: it may be your own earlier try."""
+
+
+class Contention(SpotrelayError):
+    """A transaction met another one, or a throttle. Nothing was written: try again, jittered."""
+
+
+class OutcomeUnknown(SpotrelayError):
+    """The request may or may not have taken effect. Read back before anything else."""
+
+
+class Unavailable(SpotrelayError):
+    """A service does not answer. Keep what you have, try again later; never read it as a no."""
+
+
+class Fenced(SpotrelayError):
+    """This attempt has been replaced. Stop writing: no commit of it will ever succeed again."""
+
+
+class LeaseHeld(SpotrelayError):
+    """An earlier attempt still holds the lease. Wait and ask again."""
+
+
+class Missing(SpotrelayError):
+    """An object or table that should be there is not. Fall back one checkpoint, or run `doctor`."""
+
+
+class Damaged(SpotrelayError):
+    """Bytes differ from what the manifest says. Condemn the checkpoint, fall back to the one before."""
+
+
+class UnknownFormat(SpotrelayError):
+    """Written by a newer version. Upgrade this side; what is there was not touched."""
+
+
+class NoticeExpired(SpotrelayError):
+    """The deadline of an interruption has passed. Skip the final save."""
+
+
+class LaunchRefused(SpotrelayError):
+    """EC2 answered the launch with a definite no. Record the refusals and take the next rung."""
+
+    def __init__(self, message: str, refusals: tuple[object, ...] = ()) -> None:
+        super().__init__(message)
+        self.refusals = refusals

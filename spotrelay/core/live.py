@@ -1,0 +1,54 @@
+"""What an attempt writes about itself: counters and durations, never instants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Phase(Enum):
+    """How far an attempt has come."""
+
+    BOOT = "boot"
+    SETUP = "setup"
+    WAITING = "waiting"  # for the lease, or for a verification
+    RESTORING = "restoring"
+    TRAINING = "training"
+    DRAINING = "draining"
+    DRAINED = "drained"
+    DONE = "done"
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """The latest sign of life of one attempt."""
+
+    run_id: str
+    generation: int
+    counter: int  # grows with every beat; it, not a time, shows life
+    phase: Phase
+    step: int = 0  # steps finished by the run, not by the attempt
+    total: int = 0  # steps asked for; 0 when unknown
+    loss: float | None = None
+    resumed_from: int | None = None  # step of the checkpoint it restored; None before, or from zero
+    resumed_checkpoint: str = ""  # that checkpoint's id, "generation.save"
+    first_step: bool = False  # whether a new step has been finished by this attempt
+    trouble: str = ""  # what does not work at present: a bucket that refuses, say
+    schema: int = 1
+
+
+@dataclass(frozen=True)
+class ExitReport:
+    """How an attempt's program ended, as the machine's agent saw it."""
+
+    run_id: str
+    generation: int
+    code: int  # the program's exit status; negative: killed by that signal
+    stage: str  # "boot" or "program": which part of us or of the user ended
+    tail: str = ""  # end of the log, at most 4 KiB
+    schema: int = 1
+
+
+EXIT_DONE = 0
+EXIT_DRAINED = 75  # the program drained before an interruption; the machine idles until EC2 takes it
+EXIT_FENCED = 76  # the attempt has been replaced; the machine may go

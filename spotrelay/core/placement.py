@@ -1,0 +1,135 @@
+"""Where an attempt may run: capacity pools, and the ladder of rungs that a launch climbs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+
+
+class Market(Enum):
+    """How the capacity is bought."""
+
+    SPOT = "spot"
+    ON_DEMAND = "on-demand"
+
+
+class FailureScope(Enum):
+    """How far a refusal reaches: what the next rung must avoid."""
+
+    POOL = "pool"
+    ZONE = "zone"
+    QUOTA = "region-and-family-quota"
+    ACCOUNT = "account"
+    CONFIGURATION = "configuration"
+    THROTTLE = "throttle"
+    SERVER = "server"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, order=True)
+class Pool:
+    """One capacity pool: a region, a zone, an instance type, a market."""
+
+    region: str
+    zone: str
+    instance_type: str
+    market: str = Market.SPOT.value
+
+    def __str__(self) -> str:
+        return f"{self.instance_type}/{self.zone}/{self.market}"
+
+    @property
+    def family(self) -> str:
+        """Quota family, the letters that open the type's name: `g5.xlarge` is `g`."""
+        head = self.instance_type.split(".")[0]
+        return head.rstrip("0123456789").split("-")[0][:1] if head else ""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One definite no of EC2's to a launch."""
+
+    pool: Pool
+    scope: FailureScope
+    code: str  # EC2's error code, as answered
+    message: str
+    at: datetime  # by the control plane's clock
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One step of the ladder: the pools of one launch request, best first."""
+
+    pools: tuple[Pool, ...]
+    why: str
+
+
+REMEMBERED: dict[FailureScope, timedelta] = {
+    FailureScope.POOL: timedelta(minutes=3),
+    FailureScope.ZONE: timedelta(minutes=5),
+    FailureScope.QUOTA: timedelta(minutes=30),
+    FailureScope.ACCOUNT: timedelta(minutes=15),
+    FailureScope.THROTTLE: timedelta(seconds=10),
+    FailureScope.SERVER: timedelta(seconds=30),
+    FailureScope.UNKNOWN: timedelta(minutes=2),
+    FailureScope.CONFIGURATION: timedelta(days=3650),
+}
+
+
+def excludes(refusal: Refusal, pool: Pool, now: datetime) -> bool:
+    """Whether an earlier refusal still keeps us out of this pool."""
+    if now >= refusal.at + REMEMBERED[refusal.scope]:
+        return False
+    same_region = refusal.pool.region == pool.region
+    match refusal.scope:
+        case FailureScope.ZONE:
+            return refusal.pool.zone == pool.zone
+        case FailureScope.QUOTA:
+            same_market = refusal.pool.market == pool.market
+            return same_region and same_market and refusal.pool.family == pool.family
+        case FailureScope.ACCOUNT | FailureScope.CONFIGURATION | FailureScope.THROTTLE:
+            return True
+        case _:
+            return refusal.pool == pool
+
+
+def next_rung(
+    pools: tuple[Pool, ...],
+    refusals: tuple[Refusal, ...],
+    lost: tuple[tuple[Pool, datetime], ...],
+    now: datetime,
+    lost_for: timedelta = timedelta(minutes=10),
+) -> Rung | None:
+    """The next launch request's pools, or None when every pool is refused for now.
+
+    Sibling zones of the preferred type come first, then the other types in the spec's order,
+    then on-demand. A pool that was lost within `lost_for` goes to the very end: losses cluster
+    within a type and zone.
+
+    Args:
+        pools: what the spec allows, preferred first.
+        refusals: definite refusals so far; each is remembered as long as its scope says.
+        lost: pools in which an attempt of this run ended, with the time.
+        now: the control plane's clock, UTC.
+    """
+    open_pools = [p for p in pools if not any(excludes(r, p, now) for r in refusals)]
+    fresh = [p for p in open_pools if not any(p == q and now < at + lost_for for q, at in lost)]
+    for group, why in ((fresh, "preferred"), (open_pools, "only lost pools are left")):
+        if group:
+            first = group[0]
+            same = tuple(
+                p for p in group if (p.instance_type, p.market, p.region) == (first.instance_type, first.market, first.region)
+            )
+            return Rung(same, f"{first.instance_type} {first.market} in {len(same)} zones ({why})")
+    return None
+
+
+def reopens_at(pools: tuple[Pool, ...], refusals: tuple[Refusal, ...], now: datetime) -> datetime | None:
+    """When the first refused pool may be asked again; None if none is refused."""
+    times = [
+        max(r.at + REMEMBERED[r.scope] for r in refusals if excludes(r, pool, now))
+        for pool in pools
+        if any(excludes(r, pool, now) for r in refusals)
+    ]
+    return min(times, default=None)

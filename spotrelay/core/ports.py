@@ -1,0 +1,261 @@
+"""What the core needs from the world. In memory in `spotrelay.testing`, on AWS in `spotrelay.aws`.
+
+Every port raises only errors of `spotrelay.core.errors`; each docstring names those that a caller
+has to expect besides `Unavailable`, which any of them may raise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from spotrelay.core.checkpoint import Checkpoint, Commit, Verdict
+from spotrelay.core.lease import Lease
+from spotrelay.core.live import ExitReport, Heartbeat
+from spotrelay.core.notice import InstanceState
+from spotrelay.core.placement import Pool, Refusal, Rung
+from spotrelay.core.run import Entry, Run
+
+
+class Clock(Protocol):
+    """The control plane's one clock."""
+
+    def now(self) -> datetime:
+        """The time, aware, UTC."""
+        ...
+
+
+class RunStore(Protocol):
+    """The rows that only the control plane (and `submit`) writes."""
+
+    def create(self, run: Run) -> None:
+        """Write a new run at version 1, due at once, with its empty lease.
+
+        Raises:
+            AlreadyExists: the id is taken; nothing was written.
+        """
+        ...
+
+    def load(self, run_id: str) -> Run:
+        """The run with its lease, newest heartbeats, reports and checkpoints, all read consistently.
+
+        Raises:
+            UnknownRun: there is none.
+            UnknownFormat: a newer version wrote it.
+        """
+        ...
+
+    def save(self, before: Run, after: Run) -> Run:
+        """Write `after` and its news if the row still has `before`'s version; index new machines.
+
+        Returns `after` at its new version, with empty news.
+
+        Raises:
+            LostRace: somebody wrote since `before` was read; load and decide again.
+            OutcomeUnknown: the reply was lost; load and look.
+            Contention: nothing was written; try again.
+        """
+        ...
+
+    def fence(self, run_id: str, floor: int) -> Lease:
+        """Shut every generation below `floor` out of the lease, for good. Repeating it is harmless."""
+        ...
+
+    def record_verdict(self, run_id: str, verdict: Verdict) -> None:
+        """Write what a verification found. A condemned checkpoint never becomes verified again."""
+        ...
+
+    def run_of(self, instance_id: str) -> str | None:
+        """The run that this machine belongs to: one indexed read; None for every machine not ours."""
+        ...
+
+    def due(self, now: datetime, limit: int = 100) -> list[str]:
+        """Ids of runs whose due time has come, longest overdue first."""
+        ...
+
+    def all_runs(self) -> Iterator[Run]:
+        """Every run's row, newest first, without what is read beside it. For people, never for a handler."""
+        ...
+
+    def timeline(self, run_id: str) -> list[Entry]:
+        """Every line written about the run, oldest first."""
+        ...
+
+
+class LiveStore(Protocol):
+    """What an attempt may read and write: its run's row to read; lease, heartbeat, commits to write."""
+
+    def read_run(self, run_id: str) -> Run:
+        """As `RunStore.load`."""
+        ...
+
+    def read_lease(self, run_id: str) -> Lease:
+        """The lease as it stands.
+
+        Raises:
+            UnknownRun: there is no such run.
+        """
+        ...
+
+    def take_lease(self, run_id: str, generation: int, holder: str) -> Lease:
+        """Take the lease, or see that one has it already. See `spotrelay.core.lease.take`.
+
+        Raises:
+            Fenced: replaced; stop for good.
+            LeaseHeld: an earlier attempt still holds it; wait.
+        """
+        ...
+
+    def release_lease(self, run_id: str, generation: int, holder: str) -> None:
+        """Give the lease back. Harmless when it is not held any more."""
+        ...
+
+    def commit(self, commit: Commit, holder: str) -> None:
+        """Make a checkpoint exist, in one transaction that requires the lease.
+
+        A repeated commit of the very same row succeeds: a lost reply is answered by sending it
+        again, and the outcome read back is the true one, also when the lease is gone by then.
+
+        Raises:
+            Fenced: the lease is another's, and this checkpoint was not committed.
+            AlreadyExists: another checkpoint was committed under this generation and save.
+            Contention: nothing was written; send it again.
+            OutcomeUnknown: the reply was lost; send it again, or read back.
+        """
+        ...
+
+    def checkpoints(self, run_id: str, limit: int = 20) -> tuple[Checkpoint, ...]:
+        """The newest checkpoints with their verdicts, newest first, read consistently."""
+        ...
+
+    def beat(self, heartbeat: Heartbeat) -> None:
+        """Write the newest sign of life. Never touches what a claim or a commit depends on."""
+        ...
+
+    def report(self, report: ExitReport) -> None:
+        """Write how the program ended. The first report of an attempt stays."""
+        ...
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One version of one object, as a listing shows it."""
+
+    key: str
+    version_id: str
+    size: int  # bytes
+    etag: str  # without quotes
+    latest: bool = True
+    checksum: str = ""  # "crc32c:<base64>"; empty in listings
+
+
+class ObjectStore(Protocol):
+    """One versioned bucket."""
+
+    def put(self, key: str, body: bytes) -> StoredObject:
+        """Create an object; nothing is ever overwritten.
+
+        Raises:
+            AlreadyExists: the key is taken; read it, it may be your own earlier try.
+        """
+        ...
+
+    def get(self, key: str, version_id: str | None = None) -> bytes:
+        """The bytes of one version.
+
+        Raises:
+            Missing: no such object or version.
+            Damaged: what arrived does not match S3's own checksum.
+        """
+        ...
+
+    def head(self, key: str, version_id: str | None = None) -> StoredObject:
+        """Size, ETag, version and checksum.
+
+        Raises:
+            Missing: no such object or version.
+        """
+        ...
+
+    def list_versions(self, prefix: str) -> Iterator[StoredObject]:
+        """Every version under a prefix that is not a delete marker; 1,000 a request."""
+        ...
+
+
+@dataclass(frozen=True)
+class LaunchAnswer:
+    """What EC2 said to a launch. Both fields may be filled: refused pools, then a machine."""
+
+    instance_id: str | None
+    pool: Pool | None
+    refusals: tuple[Refusal, ...] = ()
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One EC2 instance with our tag."""
+
+    instance_id: str
+    state: InstanceState
+    run_id: str
+    generation: int
+    launch: int
+    pool: Pool
+    launched_at: datetime | None = None
+
+
+class Machines(Protocol):
+    """EC2."""
+
+    def prepare(self, run_id: str, generation: int, launch: int, rung: Rung) -> dict[str, Any]:
+        """The exact request, ClientToken and tags included, ready to be stored and sent. Pure."""
+        ...
+
+    def launch(self, request: Mapping[str, Any], now: datetime) -> LaunchAnswer:
+        """Send a prepared request. The same request always means the same machine.
+
+        No machine in the answer means that every pool refused, each with its scope.
+
+        Raises:
+            OutcomeUnknown: no clear answer; send the same request again.
+            Contention: throttled before anything happened; send the same request later.
+        """
+        ...
+
+    def find(self, run_id: str, launch: int) -> Machine | None:
+        """The machine that this launch made, by its tags, if EC2 shows one."""
+        ...
+
+    def states(self, instance_ids: tuple[str, ...]) -> dict[str, InstanceState]:
+        """EC2's state of each; GONE for one it does not know."""
+        ...
+
+    def managed(self) -> Iterator[Machine]:
+        """Every machine with our tag that is pending or running."""
+        ...
+
+    def terminate(self, instance_id: str) -> None:
+        """End a machine. Harmless when it is already gone."""
+        ...
+
+    def prices(self, pools: tuple[Pool, ...]) -> dict[Pool, float]:
+        """Dollars an hour of the pools whose price is known."""
+        ...
+
+
+class Publisher(Protocol):
+    """Our own events."""
+
+    def publish(self, kind: str, detail: Mapping[str, Any]) -> None:
+        """Send one event of our own source to the home bus. Best effort by design: a hint."""
+        ...
+
+
+class Switch(Protocol):
+    """The kill switch."""
+
+    def launches_allowed(self) -> bool:
+        """Whether anybody may launch at this moment."""
+        ...

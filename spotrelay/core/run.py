@@ -1,0 +1,277 @@
+"""A run and its attempts: the values, the table of legal moves, and how a fact changes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+from spotrelay.core.checkpoint import Checkpoint
+from spotrelay.core.errors import IllegalTransition
+from spotrelay.core.lease import Lease
+from spotrelay.core.live import ExitReport, Heartbeat
+from spotrelay.core.placement import Pool, Refusal
+from spotrelay.core.spec import Spec
+
+
+class AttemptState(Enum):
+    """Where one attempt stands."""
+
+    RESERVED = "reserved"  # has a generation, no machine yet
+    BOOTING = "booting"  # has a machine, not yet the lease
+    RUNNING = "running"  # has taken the lease
+    DRAINING = "draining"  # its machine is being taken back
+    ENDED = "ended"
+
+
+class RunStatus(Enum):
+    """Where a run stands."""
+
+    WAITING = "waiting"  # for its next launch
+    LAUNCHING = "launching"  # a launch is under way, no machine is alive
+    STARTING = "starting"  # the machine boots
+    RUNNING = "running"  # the newest attempt holds the lease
+    HANDOVER = "handover"  # an older attempt still lives while the next one is prepared
+    STOPPING = "stopping"  # the outcome is known, machines are being ended
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        return self in FINAL
+
+
+FINAL = frozenset({RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED})
+
+ATTEMPT_MOVES: dict[tuple[AttemptState, AttemptState], str] = {
+    (AttemptState.RESERVED, AttemptState.BOOTING): "EC2 gave a machine",
+    (AttemptState.RESERVED, AttemptState.ENDED): "the run ended first",
+    (AttemptState.BOOTING, AttemptState.RUNNING): "took the lease",
+    (AttemptState.BOOTING, AttemptState.DRAINING): "notice",
+    (AttemptState.BOOTING, AttemptState.ENDED): "lost before it took the lease",
+    (AttemptState.RUNNING, AttemptState.DRAINING): "notice",
+    (AttemptState.RUNNING, AttemptState.ENDED): "lost, exited or fenced",
+    (AttemptState.DRAINING, AttemptState.ENDED): "EC2 took the machine, or we ended it",
+}
+
+_S = RunStatus
+RUN_MOVES: dict[tuple[RunStatus, RunStatus], str] = {
+    (_S.WAITING, _S.LAUNCHING): "launch reserved",
+    (_S.WAITING, _S.STOPPING): "outcome known",
+    (_S.WAITING, _S.CANCELLED): "cancelled before any machine",
+    (_S.WAITING, _S.FAILED): "limit reached or spec impossible",
+    (_S.WAITING, _S.SUCCEEDED): "finished, no machine left",
+    (_S.LAUNCHING, _S.WAITING): "EC2 refused",
+    (_S.LAUNCHING, _S.STARTING): "EC2 gave a machine",
+    (_S.LAUNCHING, _S.STOPPING): "outcome known while a launch is open",
+    (_S.STARTING, _S.RUNNING): "took the lease",
+    (_S.STARTING, _S.WAITING): "lost while booting",
+    (_S.STARTING, _S.HANDOVER): "notice",
+    (_S.STARTING, _S.STOPPING): "outcome known",
+    (_S.STARTING, _S.FAILED): "outcome known, machine gone",
+    (_S.STARTING, _S.CANCELLED): "outcome known, machine gone",
+    (_S.STARTING, _S.SUCCEEDED): "outcome known, machine gone",
+    (_S.RUNNING, _S.HANDOVER): "notice",
+    (_S.RUNNING, _S.WAITING): "lost without notice",
+    (_S.RUNNING, _S.STOPPING): "outcome known",
+    (_S.RUNNING, _S.SUCCEEDED): "outcome known, machine gone",
+    (_S.RUNNING, _S.FAILED): "outcome known, machine gone",
+    (_S.RUNNING, _S.CANCELLED): "outcome known, machine gone",
+    (_S.HANDOVER, _S.RUNNING): "the next attempt took the lease",
+    (_S.HANDOVER, _S.STARTING): "the old machine is gone, the next one boots",
+    (_S.HANDOVER, _S.LAUNCHING): "the old machine is gone, a launch is open",
+    (_S.HANDOVER, _S.WAITING): "the old machine is gone, no launch is open",
+    (_S.HANDOVER, _S.STOPPING): "outcome known",
+    (_S.HANDOVER, _S.SUCCEEDED): "outcome known, machines gone",
+    (_S.HANDOVER, _S.FAILED): "outcome known, machines gone",
+    (_S.HANDOVER, _S.CANCELLED): "outcome known, machines gone",
+    (_S.STOPPING, _S.SUCCEEDED): "machines gone",
+    (_S.STOPPING, _S.FAILED): "machines gone",
+    (_S.STOPPING, _S.CANCELLED): "machines gone",
+}
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try on one machine. Its generation is the fencing token."""
+
+    generation: int  # starts at 1
+    state: AttemptState = AttemptState.RESERVED
+    instance_id: str | None = None
+    pool: Pool | None = None
+    price: float | None = None  # dollars an hour as recorded at launch
+    reserved_at: datetime | None = None
+    launched_at: datetime | None = None
+    beating_at: datetime | None = None  # first heartbeat seen
+    running_at: datetime | None = None  # lease seen taken
+    first_step_at: datetime | None = None  # first new step seen
+    rebalance_at: datetime | None = None
+    noticed_at: datetime | None = None
+    deadline: datetime | None = None  # of the notice
+    noticed_by: str = ""
+    drained_at: datetime | None = None
+    ended_at: datetime | None = None
+    ended_why: str = ""
+    crashed: bool = False  # the user's program or the boot failed, rather than the machine
+    machine_gone_at: datetime | None = None  # EC2 says that it is no longer running
+    terminate_asked_at: datetime | None = None
+    resumed_from: int | None = None  # step
+    resumed_checkpoint: str = ""
+    last_step: int = 0  # newest step seen
+
+    @property
+    def live(self) -> bool:
+        """Whether a machine of it may still run our process."""
+        return self.instance_id is not None and self.machine_gone_at is None
+
+    @property
+    def over(self) -> bool:
+        return self.state is AttemptState.ENDED
+
+
+@dataclass(frozen=True)
+class Intent:
+    """A launch that was promised before it was asked for: the exact request, to be sent again."""
+
+    generation: int
+    launch: int  # sequence number within the run; never repeats
+    token: str  # ClientToken
+    request: dict[str, Any]  # the exact CreateFleet request
+    pools: tuple[Pool, ...]
+    reserved_at: datetime
+    sent: int = 0  # times that the sending was begun
+    due_at: datetime | None = None  # when it may be sent again
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Silence:
+    """How long a heartbeat has stood still, counted over successful looks only."""
+
+    generation: int
+    counter: int
+    since: datetime
+    last_look: datetime
+    looks: int = 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the run's timeline."""
+
+    kind: str  # a short fixed word: "notice", "launch", "refused", "verified" …
+    text: str  # for a person, with the reason
+    at: datetime
+    generation: int | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything known about a run. `version` makes each save conditional on what was read."""
+
+    run_id: str
+    spec: Spec
+    created_at: datetime
+    pools: tuple[Pool, ...] = ()
+    version: int = 0
+    status: RunStatus = RunStatus.WAITING
+    attempts: tuple[Attempt, ...] = ()
+    launches: int = 0  # launch sequence numbers given out
+    intent: Intent | None = None
+    refusals: tuple[Refusal, ...] = ()
+    outcome: RunStatus | None = None
+    outcome_why: str = ""
+    cancel_why: str | None = None
+    retry_at: datetime | None = None  # no launch before this
+    backoffs: int = 0  # waits in a row because every pool refused
+    failures: int = 0  # crashes in a row without a new step
+    silence: Silence | None = None
+    recheck_after: datetime | None = None  # verdicts older than this do not count for a resume
+    ended_at: datetime | None = None
+    due_at: datetime | None = None
+    schema: int = 1
+    # read together with the row, never written with it
+    lease: Lease | None = field(default=None, compare=False)
+    heartbeats: tuple[Heartbeat, ...] = field(default=(), compare=False)  # newest generations first
+    reports: tuple[ExitReport, ...] = field(default=(), compare=False)
+    checkpoints: tuple[Checkpoint, ...] = field(default=(), compare=False)  # newest first, bounded
+    news: tuple[Entry, ...] = field(default=(), compare=False)  # timeline lines to write with the row
+
+    @property
+    def current(self) -> Attempt | None:
+        """The newest attempt."""
+        return self.attempts[-1] if self.attempts else None
+
+    @property
+    def live(self) -> tuple[Attempt, ...]:
+        """Attempts whose machine may still run our process, oldest first."""
+        return tuple(a for a in self.attempts if a.live)
+
+    def attempt(self, generation: int) -> Attempt | None:
+        """The attempt with this generation."""
+        return next((a for a in self.attempts if a.generation == generation), None)
+
+    def attempt_on(self, instance_id: str) -> Attempt | None:
+        """The attempt that has this machine."""
+        return next((a for a in self.attempts if a.instance_id == instance_id), None)
+
+    def heartbeat(self, generation: int) -> Heartbeat | None:
+        """The newest sign of life of an attempt."""
+        return next((h for h in self.heartbeats if h.generation == generation), None)
+
+
+LOADED_BESIDE = ("lease", "heartbeats", "reports", "checkpoints", "news")
+
+
+def status_of(run: Run) -> RunStatus:
+    """The status that the attempts, the intent and the outcome add up to."""
+    if run.outcome is not None:
+        return RunStatus.STOPPING if run.live or run.intent else run.outcome
+    current = run.current
+    if current is None or current.over:
+        return RunStatus.HANDOVER if run.live and run.intent else RunStatus.LAUNCHING if run.intent else RunStatus.WAITING
+    if current.state is AttemptState.RUNNING:
+        return RunStatus.RUNNING
+    if current.state is AttemptState.DRAINING or _elder_lives(run, current):
+        return RunStatus.HANDOVER
+    if current.state is AttemptState.BOOTING:
+        return RunStatus.STARTING
+    return RunStatus.LAUNCHING if run.intent else RunStatus.WAITING
+
+
+def _elder_lives(run: Run, current: Attempt) -> bool:
+    return any(a.state in (AttemptState.RUNNING, AttemptState.DRAINING) and a.live for a in run.attempts if a.generation < current.generation)
+
+
+def settle(before: Run, after: Run) -> Run:
+    """`after` with the status that follows, if every move between the two is in the tables.
+
+    Raises:
+        IllegalTransition: a move that no table allows; nothing may be written.
+    """
+    for attempt in after.attempts:
+        old = before.attempt(attempt.generation)
+        if old is not None and old.state is not attempt.state and (old.state, attempt.state) not in ATTEMPT_MOVES:
+            raise IllegalTransition(f"run {before.run_id}: attempt {attempt.generation} cannot go from {old.state.value} to {attempt.state.value}")
+    if before.status.final and after != before:
+        allowed = replace(before, attempts=after.attempts, due_at=after.due_at, silence=after.silence, version=after.version)
+        if after != allowed:
+            raise IllegalTransition(f"run {before.run_id} is {before.status.value}: it does not change any more")
+        return after
+    status = status_of(after)
+    if status is not before.status and (before.status, status) not in RUN_MOVES:
+        raise IllegalTransition(f"run {before.run_id} cannot go from {before.status.value} to {status.value}")
+    return replace(after, status=status)
+
+
+def with_attempt(run: Run, attempt: Attempt) -> Run:
+    """The run with this attempt in place of its older self."""
+    return replace(run, attempts=tuple(attempt if a.generation == attempt.generation else a for a in run.attempts))
+
+
+def note(run: Run, kind: str, text: str, at: datetime, generation: int | None = None, **data: Any) -> Run:
+    """The run with one more line for its timeline."""
+    return replace(run, news=(*run.news, Entry(kind, text, at, generation, data)))
