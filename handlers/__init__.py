@@ -1,0 +1,1 @@
+"""Lambda code: parse an event, call the core, act, record."""
