@@ -1,0 +1,63 @@
+"""Stored values as JSON text: what every store writes, and how a newer writer's text is met."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeVar
+
+from spotrelay.core.codec import from_json, to_json
+from spotrelay.core.errors import InvalidInput, UnknownFormat
+from spotrelay.core.run import LOADED_BESIDE, Run
+
+T = TypeVar("T")
+
+SCHEMA = 1  # of rows and items; a reader refuses a higher one by name
+
+
+def encode_value(value: Any) -> str:
+    """Canonical JSON text: equal values are equal texts."""
+    return _text(to_json(value))
+
+
+def decode_value(kind: type[T], text: str, what: str) -> T:
+    """The value in this text.
+
+    Args:
+        what: names the item in an error, such as "lease of run r1".
+
+    Raises:
+        UnknownFormat: a newer version wrote it.
+        InvalidInput: the text is no such value.
+    """
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise InvalidInput(f"{what} cannot be read: {error}") from error
+    if isinstance(data, dict):
+        check_schema(data.get("schema", SCHEMA), what)
+    return from_json(kind, data, what)
+
+
+def check_schema(written: Any, what: str) -> None:
+    """Refuse what a newer version wrote.
+
+    Raises:
+        UnknownFormat: `written` is above what this version reads.
+    """
+    if isinstance(written, int) and written > SCHEMA:
+        raise UnknownFormat(f"{what} has schema {written}, this version of Spotrelay reads up to {SCHEMA}: upgrade it")
+
+
+def encode_run(run: Run) -> str:
+    """A run's row, without what is read beside it."""
+    data = to_json(run)
+    return _text({key: value for key, value in data.items() if key not in LOADED_BESIDE})
+
+
+def decode_run(text: str, run_id: str) -> Run:
+    """The run in a row; what is read beside it is empty."""
+    return decode_value(Run, text, f"run {run_id}")
+
+
+def _text(data: Any) -> str:
+    return json.dumps(data, sort_keys=True, separators=(",", ":"))

@@ -1,0 +1,210 @@
+"""EC2 in memory: tokens, capacity by script, states, and a limit on the request rate."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from spotrelay.core.codec import from_json, to_json
+from spotrelay.core.errors import Contention, InvalidInput
+from spotrelay.core.notice import InstanceState
+from spotrelay.core.placement import FailureScope, Pool, Refusal, Rung
+from spotrelay.core.ports import LaunchAnswer, Machine
+
+
+@dataclass
+class Capacity:
+    """One line of the capacity script: pools that match are refused."""
+
+    code: str
+    scope: FailureScope
+    match: Mapping[str, str]  # fields of Pool that must be equal; empty matches every pool
+    times: int | None  # refusals left; None: until allowed again
+
+    def refuses(self, pool: Pool) -> bool:
+        """Whether this line speaks about the pool and is not used up."""
+        return self.times != 0 and all(getattr(pool, name) == value for name, value in self.match.items())
+
+
+@dataclass
+class RequestRate:
+    """EC2's token bucket for launches, on a clock that the caller passes in."""
+
+    burst: int
+    per_second: float
+    _tokens: float = field(default=-1.0, repr=False)
+    _at: datetime | None = field(default=None, repr=False)
+
+    def allows(self, now: datetime) -> bool:
+        """Take one token, if there is one."""
+        if self._at is None:
+            self._tokens, self._at = float(self.burst), now
+        gained = max(timedelta(0), now - self._at).total_seconds() * self.per_second
+        self._tokens, self._at = min(float(self.burst), self._tokens + gained), now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+class MemoryMachines:
+    """A `Machines`. What EC2 and its capacity do by themselves stands at the end of the class."""
+
+    def __init__(self, rate: RequestRate | None = None, price: float = 1.0) -> None:
+        self._lock = threading.RLock()
+        self._rate = rate
+        self._price = price
+        self._script: list[Capacity] = []
+        self._tokens: dict[str, tuple[dict[str, Any], LaunchAnswer]] = {}
+        self._machines: dict[str, Machine] = {}
+        self._hidden: set[str] = set()
+        self.requests: list[dict[str, Any]] = []  # every launch request received, refused ones too
+        self.throttled = 0  # launch requests that the rate refused
+        self.terminations: list[str] = []  # ids asked to end, in order
+
+    def prepare(self, run_id: str, generation: int, launch: int, rung: Rung) -> dict[str, Any]:
+        """The exact request, ready to be stored and sent."""
+        return {
+            "ClientToken": f"{run_id}.{generation}.{launch}",
+            "RunId": run_id,
+            "Generation": generation,
+            "Launch": launch,
+            "Pools": [to_json(pool) for pool in rung.pools],
+        }
+
+    def launch(self, request: Mapping[str, Any], now: datetime) -> LaunchAnswer:
+        """Send a prepared request."""
+        wanted = dict(request)
+        pools = tuple(from_json(Pool, pool) for pool in wanted["Pools"])
+        with self._lock:
+            if self._rate is not None and not self._rate.allows(now):
+                self.throttled += 1
+                raise Contention("EC2 answers RequestLimitExceeded: send the same request later")
+            self.requests.append(wanted)
+            known = self._tokens.get(wanted["ClientToken"])
+            if known is not None:
+                return known[1] if known[0] == wanted else _mismatch(pools, now)
+            answer = self._fill(wanted, pools, now)
+            if answer.instance_id is not None:
+                self._tokens[wanted["ClientToken"]] = (wanted, answer)
+            return answer
+
+    def find(self, run_id: str, launch: int) -> Machine | None:
+        """The machine that this launch made, if EC2 shows one."""
+        with self._lock:
+            shown = [self._machines[i] for i in self._shown()]
+        return next((m for m in shown if (m.run_id, m.launch) == (run_id, launch)), None)
+
+    def states(self, instance_ids: tuple[str, ...]) -> dict[str, InstanceState]:
+        """EC2's state of each; GONE for one it does not know."""
+        with self._lock:
+            shown = self._shown()
+            return {i: self._machines[i].state if i in shown else InstanceState.GONE for i in instance_ids}
+
+    def managed(self) -> Iterator[Machine]:
+        """Every machine that is pending or running."""
+        with self._lock:
+            found = [self._machines[i] for i in self._shown() if not self._machines[i].state.is_over]
+        return iter(found)
+
+    def terminate(self, instance_id: str) -> None:
+        """End a machine. Harmless when it is already gone."""
+        with self._lock:
+            self.terminations.append(instance_id)
+            if instance_id in self._machines:
+                self.set_state(instance_id, InstanceState.TERMINATED)
+
+    def prices(self, pools: tuple[Pool, ...]) -> dict[Pool, float]:
+        """Dollars an hour; the same for every pool."""
+        return {pool: self._price for pool in pools}
+
+    # what EC2 does by itself
+
+    def refuse(
+        self,
+        code: str = "InsufficientInstanceCapacity",
+        scope: FailureScope = FailureScope.POOL,
+        times: int | None = None,
+        **match: str,
+    ) -> None:
+        """Refuse pools whose fields equal `match` (region, zone, instance_type, market); all when empty."""
+        unknown = set(match) - set(Pool.__dataclass_fields__)
+        if unknown:
+            raise InvalidInput(f"a pool has no {', '.join(sorted(unknown))}")
+        with self._lock:
+            self._script.append(Capacity(code, scope, match, times))
+
+    def allow(self) -> None:
+        """Forget every refusal asked for so far."""
+        with self._lock:
+            self._script.clear()
+
+    def set_state(self, instance_id: str, state: InstanceState) -> None:
+        """Move a machine to this state."""
+        with self._lock:
+            self._machines[instance_id] = replace(self._machines[instance_id], state=state)
+
+    def hide(self, instance_id: str, hidden: bool = True) -> None:
+        """Let EC2 deny that it knows this machine, as it does for a moment after a launch."""
+        with self._lock:
+            (self._hidden.add if hidden else self._hidden.discard)(instance_id)
+
+    def adopt(self, machine: Machine) -> None:
+        """Let a machine exist that no launch of this object made."""
+        with self._lock:
+            self._machines[machine.instance_id] = machine
+
+    @property
+    def machines(self) -> list[Machine]:
+        """Every machine that ever was, oldest first, hidden ones too."""
+        with self._lock:
+            return list(self._machines.values())
+
+    @property
+    def alive(self) -> list[Machine]:
+        """Machines that are pending or running, hidden ones too."""
+        return [m for m in self.machines if not m.state.is_over]
+
+    # beneath
+
+    def _shown(self) -> list[str]:
+        return [i for i in self._machines if i not in self._hidden]
+
+    def _fill(self, request: dict[str, Any], pools: tuple[Pool, ...], now: datetime) -> LaunchAnswer:
+        refusals: list[Refusal] = []
+        for pool in pools:
+            refusal = self._refusal(pool, now)
+            if refusal is None:
+                return LaunchAnswer(self._start(request, pool, now), pool, tuple(refusals))
+            refusals.append(refusal)
+        return LaunchAnswer(None, None, tuple(refusals))
+
+    def _refusal(self, pool: Pool, now: datetime) -> Refusal | None:
+        line = next((line for line in self._script if line.refuses(pool)), None)
+        if line is None:
+            return None
+        if line.times is not None:
+            line.times -= 1
+        return Refusal(pool, line.scope, line.code, f"no {pool}", now)
+
+    def _start(self, request: dict[str, Any], pool: Pool, now: datetime) -> str:
+        instance_id = f"i-{len(self._machines) + 1:017x}"
+        self._machines[instance_id] = Machine(
+            instance_id,
+            InstanceState.PENDING,
+            request["RunId"],
+            request["Generation"],
+            request["Launch"],
+            pool,
+            now,
+        )
+        return instance_id
+
+
+def _mismatch(pools: tuple[Pool, ...], now: datetime) -> LaunchAnswer:
+    said = "this token was used with another request"
+    code, scope = "IdempotentParameterMismatch", FailureScope.CONFIGURATION
+    return LaunchAnswer(None, None, tuple(Refusal(pool, scope, code, said, now) for pool in pools))

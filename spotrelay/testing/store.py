@@ -1,0 +1,206 @@
+"""Both stores over one shared memory, with the conditions that the real table enforces."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import TypeVar
+
+from spotrelay.core import lease as rules
+from spotrelay.core.checkpoint import Checkpoint, CheckpointId, Commit, Verdict
+from spotrelay.core.errors import AlreadyExists, Fenced, LostRace, UnknownRun
+from spotrelay.core.lease import Lease
+from spotrelay.core.live import ExitReport, Heartbeat
+from spotrelay.core.row import decode_run, decode_value, encode_run, encode_value
+from spotrelay.core.run import Entry, Run
+
+K = TypeVar("K", int, CheckpointId)
+
+NEWEST = 20  # checkpoints read with a run
+SIGNS = 8  # heartbeats and reports read with a run
+
+
+class MemoryStore:
+    """A `RunStore` and a `LiveStore`: give the same object to both sides.
+
+    Everything is kept as text, so that nobody can change a stored value through a reference.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._rows: dict[str, tuple[int, str]] = {}  # version and text
+        self._due: dict[str, datetime] = {}
+        self._created: dict[str, datetime] = {}
+        self._leases: dict[str, Lease] = {}
+        self._entries: dict[str, list[str]] = {}
+        self._verdicts: defaultdict[str, dict[CheckpointId, str]] = defaultdict(dict)
+        self._commits: defaultdict[str, dict[CheckpointId, str]] = defaultdict(dict)
+        self._beats: defaultdict[str, dict[int, str]] = defaultdict(dict)
+        self._reports: defaultdict[str, dict[int, str]] = defaultdict(dict)
+        self._machines: dict[str, str] = {}
+
+    # as a RunStore
+
+    def create(self, run: Run) -> None:
+        """Write a new run at version 1, due at once, with its empty lease."""
+        with self._lock:
+            if run.run_id in self._rows:
+                raise AlreadyExists(f"there is a run {run.run_id} already: choose another id")
+            self._entries[run.run_id] = []
+            self._leases[run.run_id] = Lease(run.run_id)
+            self._created[run.run_id] = run.created_at
+            self._write(replace(run, version=1, due_at=run.due_at or run.created_at))
+
+    def load(self, run_id: str) -> Run:
+        """The run with everything that is read beside it."""
+        with self._lock:
+            run = self._read(run_id)
+            return replace(
+                run,
+                lease=self._leases[run_id],
+                heartbeats=tuple(
+                    decode_value(Heartbeat, text, "heartbeat") for text in _newest(self._beats[run_id], SIGNS)
+                ),
+                reports=tuple(
+                    decode_value(ExitReport, text, "report") for text in _newest(self._reports[run_id], SIGNS)
+                ),
+                checkpoints=self.checkpoints(run_id, NEWEST),
+            )
+
+    def save(self, before: Run, after: Run) -> Run:
+        """Write `after` and its news if the row still has `before`'s version."""
+        with self._lock:
+            version = self._version(before.run_id)
+            if version != before.version:
+                raise LostRace(f"run {before.run_id} is at version {version}, not {before.version}: read it again")
+            saved = replace(after, version=version + 1)
+            self._write(saved)
+            return replace(saved, news=())
+
+    def fence(self, run_id: str, floor: int) -> Lease:
+        """Shut every generation below `floor` out of the lease, for good."""
+        return self._change(run_id, lambda lease: rules.fence(lease, floor))
+
+    def record_verdict(self, run_id: str, verdict: Verdict) -> None:
+        """Write what a verification found; a condemned checkpoint stays condemned."""
+        with self._lock:
+            self._version(run_id)
+            old = self._verdict(run_id, verdict.id)
+            if old is None or old.ok or not verdict.ok:
+                self._verdicts[run_id][verdict.id] = encode_value(verdict)
+
+    def run_of(self, instance_id: str) -> str | None:
+        """The run that this machine belongs to."""
+        with self._lock:
+            return self._machines.get(instance_id)
+
+    def due(self, now: datetime, limit: int = 100) -> list[str]:
+        """Ids of runs whose due time has come, longest overdue first."""
+        with self._lock:
+            ripe = sorted((at, run_id) for run_id, at in self._due.items() if at <= now)
+        return [run_id for _, run_id in ripe[:limit]]
+
+    def all_runs(self) -> Iterator[Run]:
+        """Every run's row, newest first."""
+        with self._lock:
+            newest = sorted(self._rows, key=lambda run_id: (self._created[run_id], run_id), reverse=True)
+            runs = [self._read(run_id) for run_id in newest]
+        return iter(runs)
+
+    def timeline(self, run_id: str) -> list[Entry]:
+        """Every line written about the run, oldest first."""
+        with self._lock:
+            return [decode_value(Entry, text, "entry") for text in self._entries.get(run_id, [])]
+
+    # as a LiveStore
+
+    def read_run(self, run_id: str) -> Run:
+        """As `load`."""
+        return self.load(run_id)
+
+    def read_lease(self, run_id: str) -> Lease:
+        """The lease as it stands."""
+        with self._lock:
+            self._version(run_id)
+            return self._leases[run_id]
+
+    def take_lease(self, run_id: str, generation: int, holder: str) -> Lease:
+        """Take the lease, or see that one has it already."""
+        return self._change(run_id, lambda lease: rules.take(lease, generation, holder))
+
+    def release_lease(self, run_id: str, generation: int, holder: str) -> None:
+        """Give the lease back."""
+        self._change(run_id, lambda lease: rules.release(lease, generation, holder))
+
+    def commit(self, commit: Commit, holder: str) -> None:
+        """Make a checkpoint exist, if `holder` has the lease."""
+        with self._lock:
+            lease = self.read_lease(commit.run_id)
+            existing = self._commits[commit.run_id].get(commit.id)
+            if existing == encode_value(commit):
+                return
+            if existing is not None:
+                raise AlreadyExists(f"run {commit.run_id}: another checkpoint was committed as {commit.id}")
+            if not rules.may_commit(lease, commit.generation, holder):
+                raise Fenced(
+                    f"run {commit.run_id}: attempt {commit.generation} does not hold the lease, "
+                    f"checkpoint {commit.id} was not committed"
+                )
+            if commit.save <= lease.save:
+                raise AlreadyExists(
+                    f"run {commit.run_id}: checkpoint {commit.generation}.{lease.save} was committed before {commit.id}"
+                )
+            self._commits[commit.run_id][commit.id] = encode_value(commit)
+            self._leases[commit.run_id] = replace(lease, save=commit.save)
+
+    def checkpoints(self, run_id: str, limit: int = NEWEST) -> tuple[Checkpoint, ...]:
+        """The newest checkpoints with their verdicts, newest first."""
+        with self._lock:
+            commits = [decode_value(Commit, text, "commit") for text in _newest(self._commits[run_id], limit)]
+            return tuple(Checkpoint(commit, self._verdict(run_id, commit.id)) for commit in commits)
+
+    def beat(self, heartbeat: Heartbeat) -> None:
+        """Write the newest sign of life."""
+        with self._lock:
+            self._beats[heartbeat.run_id][heartbeat.generation] = encode_value(heartbeat)
+
+    def report(self, report: ExitReport) -> None:
+        """Write how the program ended; the first report of an attempt stays."""
+        with self._lock:
+            self._reports[report.run_id].setdefault(report.generation, encode_value(report))
+
+    # beneath both
+
+    def _version(self, run_id: str) -> int:
+        if run_id not in self._rows:
+            raise UnknownRun(f"there is no run {run_id}")
+        return self._rows[run_id][0]
+
+    def _read(self, run_id: str) -> Run:
+        self._version(run_id)
+        return decode_run(self._rows[run_id][1], run_id)
+
+    def _write(self, run: Run) -> None:
+        self._rows[run.run_id] = (run.version, encode_run(run))
+        self._entries[run.run_id] += [encode_value(entry) for entry in run.news]
+        self._machines.update({a.instance_id: run.run_id for a in run.attempts if a.instance_id})
+        if run.due_at is None:
+            self._due.pop(run.run_id, None)
+        else:
+            self._due[run.run_id] = run.due_at
+
+    def _change(self, run_id: str, rule: Callable[[Lease], Lease]) -> Lease:
+        with self._lock:
+            self._leases[run_id] = rule(self.read_lease(run_id))
+            return self._leases[run_id]
+
+    def _verdict(self, run_id: str, checkpoint: CheckpointId) -> Verdict | None:
+        text = self._verdicts[run_id].get(checkpoint)
+        return None if text is None else decode_value(Verdict, text, "verdict")
+
+
+def _newest(items: Mapping[K, str], limit: int) -> list[str]:
+    return [items[key] for key in sorted(items, reverse=True)[:limit]]
