@@ -25,7 +25,7 @@ RUN_DUE = "Run Due"  # the kind of a bare {"run_id": …}, which the sweep sends
 
 # Keys under which messages that are no EventBridge events say what they are.
 OTHER_KINDS = ("Event", "LifecycleTransition", "eventName", "LifecycleHookName")
-SNS_KINDS = frozenset({"SubscriptionConfirmation", "UnsubscribeConfirmation"})
+SNS_KINDS = ("SubscriptionConfirmation", "UnsubscribeConfirmation")
 
 
 def _text_or_nothing(value: Any) -> str:
