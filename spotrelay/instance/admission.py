@@ -1,0 +1,29 @@
+"""Whether this machine may start the run's program at all."""
+
+from __future__ import annotations
+
+from spotrelay.core.run import Run
+from spotrelay.instance.identity import Identity
+
+
+def why_not(run: Run, me: Identity) -> str | None:
+    """The reason for which this machine must not start; None when it may.
+
+    A machine that is refused says nothing about the attempt: another one may be running it.
+    """
+    attempt = run.attempt(me.generation)
+    if attempt is None:
+        return f"run {run.run_id} has no attempt {me.generation}"
+    if attempt.instance_id is not None and attempt.instance_id != me.instance_id:
+        return (
+            f"attempt {me.generation} of run {run.run_id} has the machine {attempt.instance_id}, not {me.instance_id}"
+        )
+    if run.outcome is not None or run.status.final:
+        word = (run.outcome or run.status).value
+        return f"run {run.run_id} has {word}: there is nothing left to do"
+    if attempt.over:
+        return f"attempt {me.generation} of run {run.run_id} has ended ({attempt.ended_why or 'no reason recorded'})"
+    lease = run.lease
+    if lease is not None and me.generation < max(lease.floor, lease.generation):
+        return f"attempt {me.generation} of run {run.run_id} has been replaced by {max(lease.floor, lease.generation)}"
+    return None

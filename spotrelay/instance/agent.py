@@ -1,0 +1,137 @@
+"""One attempt on one machine, from its first heartbeat to the end of the machine."""
+
+from __future__ import annotations
+
+import signal
+import traceback
+from collections.abc import Mapping
+from datetime import timedelta
+
+from spotrelay.core.errors import SpotrelayError, UnknownRun
+from spotrelay.core.live import EXIT_DRAINED, ExitReport, Phase
+from spotrelay.core.run import Run
+from spotrelay.instance.admission import why_not
+from spotrelay.instance.heartbeats import Beater
+from spotrelay.instance.identity import Identity
+from spotrelay.instance.logbook import Logbook
+from spotrelay.instance.logship import LogShipper
+from spotrelay.instance.patience import StopAsked, keep_trying
+from spotrelay.instance.power import end_machine
+from spotrelay.instance.prefetch import Prefetch
+from spotrelay.instance.preparation import Preparation, Prepared, StepFailed
+from spotrelay.instance.programs import Programs
+from spotrelay.instance.report import announce, deliver, reclaim_seen
+from spotrelay.instance.services import Services
+
+DEFECT = 70  # code of a boot report that is our own fault
+
+
+class NotMine(Exception):
+    """This machine must not run the attempt, and says nothing about it."""
+
+
+class Agent:
+    """What a machine does for its attempt."""
+
+    def __init__(self, me: Identity, services: Services, logbook: Logbook, environ: Mapping[str, str]) -> None:
+        self._me = me
+        self._services = services
+        self._logbook = logbook
+        self._environ = environ
+        timings = me.timings
+        self._timings = timings
+        self.programs = Programs(logbook)
+        self._shipper = LogShipper(services.objects, logbook, me.run_id, me.generation, timings.poll)
+        self._prefetch = Prefetch(services.objects, logbook, me.cache)
+        self._beater = Beater(
+            services.live, logbook, me.run_id, me.generation, timings.beat, me.state / "attached",
+            lambda: self._shipper.trouble,
+        )  # fmt: skip
+
+    def run(self) -> None:
+        """Run the attempt, tell how it ended, and end the machine or leave it to EC2."""
+        self._shipper.start()
+        report = self._report()
+        self._beater.stop(self._timings.poll)
+        self._prefetch.stop()
+        self._shipper.flush(self._timings.poll)
+        reclaim = reclaim_seen(self._services.metadata, self._logbook)
+        if report is not None:
+            deliver(
+                report, self._services.live, self._services.publisher, self._logbook, self.programs.stop_asked,
+                self._timings, reclaim,
+            )  # fmt: skip
+        drained = report is not None and report.stage == "program" and report.code == EXIT_DRAINED
+        if drained or reclaim is not None:
+            self._idle()
+        self._logbook.say("this machine ends now")
+        self._shipper.close(self._timings.poll * 4)
+        end_machine(self._logbook)
+
+    def _report(self) -> ExitReport | None:
+        """Run the attempt to its end; None when there is nothing true to say about it."""
+        try:
+            prepared = self._prepare()
+        except NotMine as reason:
+            self._logbook.say(f"this machine does nothing: {reason}")
+            return None
+        except StopAsked:
+            self._logbook.say("the machine is being ended before the program was started")
+            return None
+        except StepFailed as error:
+            self._logbook.say(str(error))
+            return self._ended("boot", error.code)
+        except SpotrelayError as error:
+            self._logbook.say(f"the attempt cannot start: {error}")
+            return self._ended("boot", 1)
+        except OSError as error:
+            self._logbook.say(f"the attempt cannot start: {error.strerror}: {error.filename}")
+            return self._ended("boot", 1)
+        except Exception:  # noqa: BLE001  # a defect of ours must still be told, with where it is
+            self._logbook.say(f"the attempt cannot start, a defect of Spotrelay:\n{traceback.format_exc()}")
+            return self._ended("boot", DEFECT)
+        return self._run_program(prepared)
+
+    def _prepare(self) -> Prepared:
+        run = self._read_run()
+        reason = why_not(run, self._me)
+        if reason is not None:
+            raise NotMine(reason)
+        for folder in (self._me.cache, self._me.state, self._me.code):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._beater.start()
+        announce(self._services.publisher, self._logbook, self._me.run_id, self._me.generation, "boot")
+        self._prefetch.start(run.checkpoints)
+        self._beater.enter(Phase.SETUP)
+        preparation = Preparation(self._me, self._services, self._logbook, self.programs, self._environ)
+        return preparation.prepare(run.spec)
+
+    def _read_run(self) -> Run:
+        live, me = self._services.live, self._me
+        try:
+            return keep_trying(
+                lambda: live.read_run(me.run_id), self._timings.boot, self._timings.poll / 5,
+                self.programs.stop_asked, self._logbook.say,
+            )  # fmt: skip
+        except UnknownRun as error:
+            raise NotMine(str(error)) from error
+
+    def _run_program(self, prepared: Prepared) -> ExitReport | None:
+        self._logbook.say(f"starting {prepared.command[0]!r} with {len(prepared.command) - 1} arguments")
+        code = self.programs.run(prepared.command, prepared.environment, prepared.folder)
+        self._logbook.say(f"the program ended with status {code}")
+        if self.programs.stop_asked.is_set() and code in (-signal.SIGTERM, 128 + signal.SIGTERM):
+            self._logbook.say("it was ended together with the machine, which is no failure of its own")
+            return None
+        return self._ended("program", code)
+
+    def _ended(self, stage: str, code: int) -> ExitReport:
+        return ExitReport(self._me.run_id, self._me.generation, code, stage, self._logbook.tail())
+
+    def _idle(self) -> None:
+        """Wait for EC2 to take the machine: ending it ourselves would forfeit a refund. Not for ever."""
+        bound = self._timings.notice + self._timings.after_deadline + self._timings.hopeless
+        self._logbook.say("waiting for EC2 to take this machine")
+        self._shipper.flush(self._timings.poll)
+        if not self.programs.stop_asked.wait(bound.total_seconds()):
+            self._logbook.say(f"EC2 has not taken this machine within {bound / timedelta(minutes=1):.0f} minutes")

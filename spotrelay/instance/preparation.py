@@ -1,0 +1,91 @@
+"""From a run's spec to a program that can be started: code, secrets, setup."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from spotrelay.core.errors import SpotrelayError
+from spotrelay.core.spec import Spec
+from spotrelay.instance.bundle import fetch_bundle
+from spotrelay.instance.container import docker_command, has_gpus
+from spotrelay.instance.environment import program_environment
+from spotrelay.instance.identity import Identity
+from spotrelay.instance.logbook import Logbook
+from spotrelay.instance.patience import StopAsked, keep_trying
+from spotrelay.instance.programs import Programs
+from spotrelay.instance.secrets import resolve
+from spotrelay.instance.services import Services
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A program, ready to start."""
+
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    folder: Path
+
+
+class StepFailed(SpotrelayError):
+    """A setup command failed; `code` is its status."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Preparation:
+    """The steps between the run's row and its program."""
+
+    def __init__(
+        self, me: Identity, services: Services, logbook: Logbook, programs: Programs, environ: Mapping[str, str]
+    ) -> None:
+        self._me = me
+        self._services = services
+        self._logbook = logbook
+        self._programs = programs
+        self._environ = environ
+
+    def prepare(self, spec: Spec) -> Prepared:
+        """Fetch the code, resolve the secrets, run the setup commands.
+
+        Raises:
+            StepFailed: a setup command ended with another status than 0.
+            StopAsked: the machine is being ended.
+            SpotrelayError, OSError: code or secrets cannot be had; the text says why.
+        """
+        if spec.code_key:
+            size = self._patiently(
+                lambda: fetch_bundle(self._services.objects, spec.code_key, spec.code_digest, self._me.code)
+            )
+            self._logbook.say(f"code {spec.code_digest[:12]} unpacked ({size} bytes packed)")
+        secrets = self._patiently(lambda: resolve(spec.secrets, self._services.secrets))
+        environment = program_environment(self._environ, self._me, spec.env, secrets)
+        steps = [*([("docker", "pull", spec.image)] if spec.image else []), *spec.setup]
+        for number, step in enumerate(steps, 1):
+            self._run_step(step, f"setup step {number} of {len(steps)}", environment)
+        if self._programs.stop_asked.is_set():
+            raise StopAsked
+        command = spec.command
+        if spec.image:
+            command = tuple(docker_command(spec, self._me, self._environ, has_gpus()))
+        return Prepared(command, environment, self._me.code)
+
+    def _run_step(self, step: tuple[str, ...], name: str, environment: Mapping[str, str]) -> None:
+        if self._programs.stop_asked.is_set():
+            raise StopAsked
+        self._logbook.say(f"{name}: {step[0]!r}")
+        code = self._programs.run(step, environment, self._me.code)
+        if self._programs.stop_asked.is_set():
+            raise StopAsked
+        if code != 0:
+            raise StepFailed(f"{name} ({step[0]!r}) failed with status {code}; its output is above", code)
+
+    def _patiently(self, action: Callable[[], T]) -> T:
+        timings = self._me.timings
+        return keep_trying(action, timings.boot, timings.poll / 5, self._programs.stop_asked, self._logbook.say)

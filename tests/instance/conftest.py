@@ -1,0 +1,75 @@
+"""Machines, metadata and a small cloud, made anew for each test; no test can reach the real shutdown."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.instance.cloud import AGENTS, BUCKET, BUS, TABLE, Cloud, ministack
+from tests.instance.machine import Machine, python_path, write_program
+from tests.instance.metadata_server import FakeMetadata, serving
+
+Boot = Callable[..., Machine]
+
+
+@pytest.fixture(autouse=True)
+def halts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a `shutdown` called by this process writes its arguments, instead of halting the host."""
+    record = tmp_path / "own-halts"
+    write_program(tmp_path / "own-bin" / "shutdown", f'#!/bin/sh\necho "$@" >>"{record}"\n')
+    monkeypatch.setenv("PATH", f"{tmp_path / 'own-bin'}:{os.environ['PATH']}")
+    return record
+
+
+@pytest.fixture
+def metadata() -> Iterator[FakeMetadata]:
+    """The metadata service of one machine."""
+    with serving(FakeMetadata()) as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """One emulated cloud for all tests of a worker; every test has a run id of its own."""
+    with ministack(tmp_path_factory.mktemp("ministack")) as endpoint:
+        cloud = Cloud(endpoint)
+        cloud.create()
+        yield cloud
+
+
+@pytest.fixture
+def values() -> dict[str, str]:
+    """Values of the resume script's placeholders, by name."""
+    return {
+        "AGENT_BUCKET": AGENTS,
+        "AGENT_KEY": "agent.zip",
+        "AGENT_SHA256": "0" * 64,
+        "TABLE": TABLE,
+        "BUCKET": BUCKET,
+        "BUS": BUS,
+        "HOME_REGION": "us-east-1",
+        "STACK": "Spotrelay",
+        "PYTHON": python_path(),
+        "TIME_SCALE": "0.01",
+    }
+
+
+@pytest.fixture
+def new_machine(tmp_path: Path, metadata: FakeMetadata) -> Iterator[Boot]:
+    """Makes machines that see `metadata`; all of them are killed at the end."""
+    made: list[Machine] = []
+
+    def make(endpoint: str = "http://127.0.0.1:9", **named: str) -> Machine:
+        folder = tmp_path / f"machine-{len(made)}"
+        folder.mkdir()
+        where = {"AWS_ENDPOINT_URL": endpoint, "AWS_EC2_METADATA_SERVICE_ENDPOINT": metadata.address}
+        machine = Machine(folder, where, **named)
+        made.append(machine)
+        return machine
+
+    yield make
+    for machine in made:
+        machine.kill()
