@@ -1,0 +1,78 @@
+"""Every boto3 client comes from here: short timeouts, few retries, one client per service and region."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import boto3
+import botocore.session
+from botocore.config import Config
+
+from spotrelay.core.errors import Unavailable
+
+CONNECT_S = 3  # seconds to open a connection
+READ_S = 20  # seconds without a byte of the answer
+LAUNCH_READ_S = 45  # an instant fleet answers when its machines have started
+METADATA_S = 2  # seconds to wait for credentials from the metadata service
+ATTEMPTS = 3  # of one call, the first included
+
+
+class Clients:
+    """Makes and keeps clients. Thread-safe; opens nothing before the first client is asked for."""
+
+    def __init__(self, region: str, session: boto3.Session | None = None) -> None:
+        self.region = region
+        self._session = session
+        self._lock = threading.Lock()
+        self._made: dict[tuple[str, str, bool], Any] = {}
+
+    def client(self, service: str, region: str | None = None) -> Any:
+        """The client of a service, in the home region unless another is named.
+
+        Raises:
+            Unavailable: there are no credentials; a client made without them would never find any.
+        """
+        return self._client(service, region or self.region, launching=False)
+
+    def launcher(self, region: str) -> Any:
+        """An EC2 client that sends every request exactly once.
+
+        EC2 says "no capacity" with a 5xx, which the SDK would retry silently while the notice runs.
+        """
+        return self._client("ec2", region, launching=True)
+
+    def _client(self, service: str, region: str, launching: bool) -> Any:
+        key = (service, region, launching)
+        with self._lock:  # making clients is not thread-safe in botocore; using them is
+            if key not in self._made:
+                make: Any = self._signed_in().client  # untyped: the service is a variable here
+                self._made[key] = make(service, region_name=region, config=_config(launching))
+            return self._made[key]
+
+    def _signed_in(self) -> boto3.Session:
+        session = self._session or _session(self.region)
+        if session.get_credentials() is None:
+            raise Unavailable(
+                "no AWS credentials were found: log in (aws sso login, aws configure), "
+                "or check the instance profile if this is an EC2 machine"
+            )
+        self._session = session
+        return session
+
+
+def _config(launching: bool) -> Config:
+    return Config(
+        connect_timeout=CONNECT_S,
+        read_timeout=LAUNCH_READ_S if launching else READ_S,
+        retries={"mode": "standard", "total_max_attempts": 1 if launching else ATTEMPTS},
+        max_pool_connections=32,
+        user_agent_extra="spotrelay",
+    )
+
+
+def _session(region: str) -> boto3.Session:
+    core = botocore.session.get_session()
+    core.set_config_variable("metadata_service_timeout", METADATA_S)
+    core.set_config_variable("metadata_service_num_attempts", 1)
+    return boto3.Session(botocore_session=core, region_name=region)

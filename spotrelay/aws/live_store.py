@@ -1,0 +1,99 @@
+"""What an attempt reads and writes in DynamoDB: lease, commits, heartbeat, report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from spotrelay.aws import layout
+from spotrelay.aws.lease_item import change_lease, load_lease
+from spotrelay.aws.reading import NEWEST, load_checkpoints, load_run
+from spotrelay.aws.table import ABSENT, Condition, ConditionFailed, Table
+from spotrelay.core import lease as rules
+from spotrelay.core.checkpoint import Checkpoint, Commit
+from spotrelay.core.errors import AlreadyExists, Contention, Fenced
+from spotrelay.core.lease import Lease
+from spotrelay.core.live import ExitReport, Heartbeat
+from spotrelay.core.run import Run
+
+
+class DynamoLiveStore:
+    """A `LiveStore` over one table of our layout."""
+
+    def __init__(self, client: Any, table: str) -> None:
+        self._table = Table(client, table)
+
+    def read_run(self, run_id: str) -> Run:
+        """The run with everything that is read beside it."""
+        return load_run(self._table, run_id)
+
+    def read_lease(self, run_id: str) -> Lease:
+        """The lease as it stands."""
+        return load_lease(self._table, run_id)
+
+    def take_lease(self, run_id: str, generation: int, holder: str) -> Lease:
+        """Take the lease, or see that one has it already."""
+        return change_lease(self._table, run_id, lambda lease: rules.take(lease, generation, holder))
+
+    def release_lease(self, run_id: str, generation: int, holder: str) -> None:
+        """Give the lease back."""
+        change_lease(self._table, run_id, lambda lease: rules.release(lease, generation, holder))
+
+    def commit(self, commit: Commit, holder: str) -> None:
+        """Make a checkpoint exist, in one transaction that requires the lease."""
+        held = Condition(
+            "#holder = :holder AND #generation = :generation AND #floor <= :generation AND #save < :save",
+            {
+                ":holder": {"S": holder},
+                ":generation": {"N": str(commit.generation)},
+                ":save": {"N": str(commit.save)},
+            },
+        )
+        actions = [
+            self._table.update_of(layout.live_key(commit.run_id), layout.LEASE, "SET #save = :save", held),
+            self._table.put_of(layout.commit_item(commit), ABSENT),
+        ]
+        try:
+            self._table.transact(actions, f"committing checkpoint {commit.id} of run {commit.run_id}")
+        except ConditionFailed:
+            self._explain(commit, holder)
+
+    def checkpoints(self, run_id: str, limit: int = NEWEST) -> tuple[Checkpoint, ...]:
+        """The newest checkpoints with their verdicts, newest first."""
+        return load_checkpoints(self._table, run_id, limit)
+
+    def beat(self, heartbeat: Heartbeat) -> None:
+        """Write the newest sign of life."""
+        item = layout.heartbeat_item(heartbeat)
+        self._table.put(item, f"writing the heartbeat of run {heartbeat.run_id}, attempt {heartbeat.generation}")
+
+    def report(self, report: ExitReport) -> None:
+        """Write how the program ended; the first report of an attempt stays."""
+        doing = f"reporting the end of run {report.run_id}, attempt {report.generation}"
+        try:
+            self._table.put(layout.report_item(report), doing, ABSENT)
+        except ConditionFailed:
+            return  # there is one already; that stands
+
+    def _explain(self, commit: Commit, holder: str) -> None:
+        """Say why a commit met a failed condition; return if it had been committed before.
+
+        Whoever has lost the lease never gets it back, so a commit that is not there now and was
+        sent by this holder can never appear later.
+        """
+        doing = f"reading checkpoint {commit.id} of run {commit.run_id} back"
+        existing = self._table.get(layout.live_key(commit.run_id), layout.commit_key(commit.id), doing)
+        if existing is not None:
+            if layout.read_commit(existing) == commit:
+                return
+            raise AlreadyExists(f"run {commit.run_id}: another checkpoint was committed as {commit.id}")
+        lease = load_lease(self._table, commit.run_id)
+        if not rules.may_commit(lease, commit.generation, holder):
+            raise Fenced(
+                f"run {commit.run_id}: attempt {commit.generation} does not hold the lease, "
+                f"checkpoint {commit.id} was not committed"
+            )
+        if commit.save <= lease.save:
+            raise AlreadyExists(
+                f"run {commit.run_id}: checkpoint {commit.generation}.{lease.save} was committed before {commit.id}"
+            )
+        raise Contention(f"run {commit.run_id}: the lease changed while {commit.id} was committed; send it again")

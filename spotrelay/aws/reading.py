@@ -1,0 +1,56 @@
+"""Reading a run with everything beside it; the same for the control plane and for an attempt."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from spotrelay.aws import layout
+from spotrelay.aws.lease_item import load_lease
+from spotrelay.aws.table import Table
+from spotrelay.core.checkpoint import Checkpoint
+from spotrelay.core.errors import UnknownRun
+from spotrelay.core.run import Run
+
+NEWEST = 20  # checkpoints read with a run
+SIGNS = 8  # heartbeats and reports read with a run
+
+
+def load_run(table: Table, run_id: str) -> Run:
+    """The run's row, then what attempts wrote: nothing read here is older than the row.
+
+    Raises:
+        UnknownRun: there is none.
+        UnknownFormat: a newer version wrote it.
+    """
+    doing = f"reading run {run_id}"
+    item = table.get(layout.run_key(run_id), layout.ROW, doing)
+    if item is None:
+        raise UnknownRun(f"there is no run {run_id}")
+    live = layout.live_key(run_id)
+    return replace(
+        layout.read_run(item),
+        lease=load_lease(table, run_id),
+        heartbeats=tuple(map(layout.read_heartbeat, table.newest(live, "BEAT#", SIGNS, doing))),
+        reports=tuple(map(layout.read_report, table.newest(live, "REPORT#", SIGNS, doing))),
+        checkpoints=load_checkpoints(table, run_id, NEWEST),
+    )
+
+
+def load_checkpoints(table: Table, run_id: str, limit: int) -> tuple[Checkpoint, ...]:
+    """The newest committed checkpoints with their verdicts, newest first."""
+    doing = f"reading the checkpoints of run {run_id}"
+    items = table.newest(layout.live_key(run_id), "COMMIT#", limit, doing)
+    commits = [layout.read_commit(item) for item in items]
+    if not commits:
+        return ()
+    judged = table.query(
+        "pk = :pk AND sk BETWEEN :oldest AND :newest",
+        {
+            ":pk": layout.run_key(run_id),
+            ":oldest": layout.verdict_key(commits[-1].id),
+            ":newest": layout.verdict_key(commits[0].id),
+        },
+        doing,
+    )
+    verdicts = {verdict.id: verdict for verdict in map(layout.read_verdict, judged)}
+    return tuple(Checkpoint(commit, verdicts.get(commit.id)) for commit in commits)

@@ -1,0 +1,154 @@
+"""The control plane's rows in DynamoDB."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from spotrelay.aws import layout
+from spotrelay.aws.lease_item import change_lease
+from spotrelay.aws.reading import load_run
+from spotrelay.aws.table import ABSENT, Condition, ConditionFailed, Table
+from spotrelay.core import lease as rules
+from spotrelay.core.checkpoint import Verdict
+from spotrelay.core.errors import AlreadyExists, LostRace, OutcomeUnknown, UnknownRun
+from spotrelay.core.lease import Lease
+from spotrelay.core.run import Entry, Run
+
+
+class DynamoRunStore:
+    """A `RunStore` over one table of our layout."""
+
+    def __init__(self, client: Any, table: str) -> None:
+        self._table = Table(client, table)
+
+    def create(self, run: Run) -> None:
+        """Write a new run at version 1, due at once, with its empty lease."""
+        doing = f"creating run {run.run_id}"
+        run = replace(run, version=1, due_at=run.due_at or run.created_at)
+        writer = _new_writer()
+        actions = [
+            self._table.put_of(layout.run_item(run, writer), ABSENT),
+            self._table.put_of(layout.lease_item(Lease(run.run_id)), ABSENT),
+            *map(self._table.put_of, layout.entry_items(run)),
+        ]
+        taken = f"there is a run {run.run_id} already: choose another id"
+        try:
+            self._table.transact(actions, doing)
+        except ConditionFailed as error:
+            raise AlreadyExists(taken) from error
+        except OutcomeUnknown:
+            row = self._row(run.run_id, doing)
+            if row is None:
+                raise
+            if row["writer"]["S"] != writer:
+                raise AlreadyExists(taken) from None
+
+    def load(self, run_id: str) -> Run:
+        """The run with its lease, newest heartbeats, reports and checkpoints."""
+        return load_run(self._table, run_id)
+
+    def save(self, before: Run, after: Run) -> Run:
+        """Write `after` and its news if the row still has `before`'s version; index new machines."""
+        after = replace(after, version=before.version + 1)
+        writer = _new_writer()
+        doing = f"saving run {before.run_id} at version {after.version}"
+        try:
+            self._write(before, after, writer, doing)
+        except ConditionFailed as error:
+            _expect_ours(before, error.found, writer)
+        except OutcomeUnknown:
+            row = self._row(before.run_id, doing)
+            if row is not None and int(row["version"]["N"]) == before.version:
+                raise  # it may still be on its way
+            _expect_ours(before, row, writer)
+        return replace(after, news=())
+
+    def fence(self, run_id: str, floor: int) -> Lease:
+        """Shut every generation below `floor` out of the lease, for good."""
+        return change_lease(self._table, run_id, lambda lease: rules.fence(lease, floor))
+
+    def record_verdict(self, run_id: str, verdict: Verdict) -> None:
+        """Write what a verification found; a condemned checkpoint stays condemned."""
+        unless_condemned = Condition("attribute_not_exists(#pk) OR #ok = :true", {":true": {"BOOL": True}})
+        try:
+            self._table.put(
+                layout.verdict_item(run_id, verdict),
+                f"recording the verdict on checkpoint {verdict.id} of run {run_id}",
+                unless_condemned if verdict.ok else None,
+            )
+        except ConditionFailed:
+            return  # condemned by another; that stands
+
+    def run_of(self, instance_id: str) -> str | None:
+        """The run that this machine belongs to."""
+        item = self._table.get(layout.instance_key(instance_id), "RUN", f"looking up machine {instance_id}")
+        return None if item is None else str(item["run_id"]["S"])
+
+    def due(self, now: datetime, limit: int = 100) -> list[str]:
+        """Ids of runs whose due time has come, longest overdue first."""
+        ripe = [
+            (int(item["due_at"]["N"]), layout.run_id_of(item))
+            for shard in range(layout.SHARDS)
+            for item in self._due_in(str(shard), now, limit)
+        ]
+        return [run_id for _, run_id in sorted(ripe)[:limit]]
+
+    def all_runs(self) -> Iterator[Run]:
+        """Every run's row, newest first."""
+        listed = self._table.query(
+            "listed = :listed",
+            {":listed": layout.LISTED},
+            "listing the runs",
+            IndexName=layout.RUNS_INDEX,
+            ScanIndexForward=False,
+        )
+        for item in listed:
+            row = self._row(layout.run_id_of(item), "listing the runs")
+            if row is not None:
+                yield layout.read_run(row)
+
+    def timeline(self, run_id: str) -> list[Entry]:
+        """Every line written about the run, oldest first."""
+        values = {":pk": layout.run_key(run_id), ":prefix": "ENTRY#"}
+        return layout.read_entries(
+            self._table.query("pk = :pk AND begins_with(sk, :prefix)", values, f"reading the timeline of run {run_id}")
+        )
+
+    def _row(self, run_id: str, doing: str) -> layout.Item | None:
+        return self._table.get(layout.run_key(run_id), layout.ROW, doing)
+
+    def _write(self, before: Run, after: Run, writer: str, doing: str) -> None:
+        item = layout.run_item(after, writer)
+        unchanged = Condition("#version = :version", {":version": {"N": str(before.version)}})
+        beside = [*layout.entry_items(after), *layout.instance_items(before, after)]
+        if beside:
+            self._table.transact([self._table.put_of(item, unchanged), *map(self._table.put_of, beside)], doing)
+        else:
+            self._table.put(item, doing, unchanged)
+
+    def _due_in(self, shard: str, now: datetime, limit: int) -> list[layout.Item]:
+        request = {
+            "TableName": self._table.name,
+            "IndexName": layout.DUE_INDEX,
+            "KeyConditionExpression": "due_shard = :shard AND due_at <= :now",
+            "ExpressionAttributeValues": {":shard": {"S": shard}, ":now": {"N": str(layout.milliseconds(now))}},
+            "Limit": limit,
+        }
+        found = self._table.pages(request, "looking for runs that are due")
+        return [item for item, _ in zip(found, range(limit), strict=False)]
+
+
+def _new_writer() -> str:
+    return secrets.token_hex(8)
+
+
+def _expect_ours(before: Run, row: layout.Item | None, writer: str) -> None:
+    """Return if the row was written by `writer`: then an earlier try of this very save took effect."""
+    if row is None:
+        raise UnknownRun(f"there is no run {before.run_id}")
+    if row["writer"]["S"] != writer:
+        raise LostRace(f"run {before.run_id} is at version {row['version']['N']}, not {before.version}: read it again")
