@@ -1,0 +1,1 @@
+"""Constructs: each owns a resource together with its grants, its dead-letter queue and its alarms."""

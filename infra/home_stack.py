@@ -1,0 +1,174 @@
+"""The home stack: table, bucket, bus, control plane, and a launchpad in the home region."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from aws_cdk import CfnOutput, DefaultStackSynthesizer, Duration, Stack, aws_cloudwatch, aws_iam, aws_s3_assets
+from constructs import Construct
+
+from handlers import settings
+from infra.assets import Archive, Bundle
+from infra.config import Config
+from infra.constructs.alarms import Alarms, per
+from infra.constructs.events import EC2_EVENTS, OUR_EVENTS, OUR_SOURCE, STATUS_SOURCE, HomeBus
+from infra.constructs.function import Code
+from infra.constructs.identity import InstanceIdentity
+from infra.constructs.launchpad import Facts, Launchpad, grant_describe
+from infra.constructs.pipeline import Pipeline
+from infra.constructs.store import Store
+from infra.constructs.sweep import Sweep
+from infra.constructs.switch import KillSwitch
+from infra.constructs.vault import Vault
+
+
+class HomeStack(Stack):
+    """Everything that exists once."""
+
+    def __init__(
+        self, scope: Construct, name: str, config: Config, *, bundle: Bundle, agent: Archive, **props: Any
+    ) -> None:
+        super().__init__(scope, name, **props)
+        self._config = config
+        self.alarms = Alarms(self, "Alarms", config)
+        self.store = Store(self, "Store", config)
+        self.vault = Vault(self, "Vault", config)
+        self.switch = KillSwitch(self, "KillSwitch", config)
+        self.home = HomeBus(self, "Home", config)
+        self.identity = InstanceIdentity(self, "Identity", config)
+        self.launchpad = self._launchpad(agent)
+        self._admit_instances()
+        self.places = self._places()
+        self._control_plane(bundle)
+        self._put_out()
+
+    def _launchpad(self, agent: Archive) -> Launchpad:
+        asset = aws_s3_assets.Asset(self, "Agent", path=str(agent.path), asset_hash=agent.sha256)
+        self.identity.grant_agent(asset.bucket.bucket_arn, asset.s3_object_key)
+        facts = Facts(
+            agent_bucket=asset.s3_bucket_name,
+            agent_key=asset.s3_object_key,
+            agent_sha256=agent.sha256,
+            table=self.store.table.table_name,
+            bucket=self.vault.bucket.bucket_name,
+            bus=self.home.bus.event_bus_name,
+            home_region=self.region,
+            stack=self._config.stack,
+            python=self._config.instance_python,
+        )
+        return Launchpad(
+            self,
+            "Launchpad",
+            self._config,
+            facts=facts,
+            instance_profile=self.identity.profile.ref,
+            image=self._config.image,
+            zones=self._config.zones,
+            network=self._config.vpc,
+        )
+
+    def _admit_instances(self) -> None:
+        role = self.identity.role
+        self.store.grant_attempts(role)
+        self.vault.grant_attempts(role)
+        self.home.grant_publish(role, OUR_SOURCE)
+
+    def _places(self) -> str:
+        further = {name: region.place for name, region in self._config.regions.items() if region.place is not None}
+        entries = [f'"{self.region}":{self.launchpad.place()}']
+        entries += [f'"{name}":{json.dumps(place.model_dump(), sort_keys=True)}' for name, place in further.items()]
+        return f"{{{','.join(entries)}}}"
+
+    def _control_plane(self, bundle: Bundle) -> None:
+        code = Code(bundle, self._environment())
+        self.interruptions = Pipeline(
+            self,
+            "Interruptions",
+            self._config,
+            handler="handlers.interruptions.handler",
+            code=code,
+            timeout=Duration.seconds(30),
+            alarms=self.alarms,
+            stale_after_s=60,
+        )
+        self.runs = Pipeline(
+            self,
+            "Runs",
+            self._config,
+            handler="handlers.runs.handler",
+            code=code,
+            timeout=Duration.seconds(60),
+            alarms=self.alarms,
+            stale_after_s=300,
+        )
+        for name, pattern in EC2_EVENTS.items():
+            self.interruptions.subscribe(name, pattern)
+            self.interruptions.subscribe(f"Forwarded{name}", pattern, self.home.bus)
+        self.runs.subscribe("OurEvents", OUR_EVENTS, self.home.bus)
+        sweeping = {**code.environment, settings.RUNS_QUEUE: self.runs.queue.queue_url}
+        self.sweep = Sweep(self, "Sweep", self._config, code=Code(bundle, sweeping), alarms=self.alarms)
+        for role in (self.interruptions.worker.role, self.runs.worker.role, self.sweep.worker.role):
+            self._empower(role)
+        self.runs.grant_send(self.sweep.worker.role)
+        self._watch()
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            settings.TABLE: self.store.table.table_name,
+            settings.BUCKET: self.vault.bucket.bucket_name,
+            settings.BUS: self.home.bus.event_bus_name,
+            settings.STACK: self._config.stack,
+            settings.HOME_REGION: self.region,
+            settings.PLACES: self.places,
+            settings.SWITCH: self.switch.name,
+            settings.TIME_SCALE: "1",
+        }
+
+    def _empower(self, role: aws_iam.Role) -> None:
+        """What `respond` needs, whichever function runs it."""
+        self.store.grant_control_plane(role)
+        self.vault.grant_control_plane(role)
+        self.switch.grant_read(role)
+        self.home.grant_publish(role, OUR_SOURCE, STATUS_SOURCE)
+        self.launchpad.grant_launch(role, self.identity.role.role_arn)
+        self.launchpad.grant_terminate(role)
+        grant_describe(role)
+
+    def _watch(self) -> None:
+        for name, metric, what, anchor in (
+            ("Quarantined", settings.QUARANTINED, "A malformed event was set aside.", "quarantined-events"),
+            ("Orphans", settings.ORPHANS_TERMINATED, "A machine that no run knew of was ended.", "orphans"),
+            ("SweepSteps", settings.SWEEP_FAILURES, "A step of the sweep failed.", "sweep-steps"),
+        ):
+            counted = aws_cloudwatch.Metric(
+                namespace=settings.METRICS_NAMESPACE,
+                metric_name=metric,
+                dimensions_map={settings.SERVICE_DIMENSION: self._config.stack},
+                statistic="Sum",
+                period=per(5),
+            )
+            self.alarms.raise_when(self, name, metric=counted, at_least=1, what=what, anchor=anchor)
+
+    def _put_out(self) -> None:
+        for name, value in {
+            "Table": self.store.table.table_name,
+            "Bucket": self.vault.bucket.bucket_name,
+            "Bus": self.home.bus.event_bus_name,
+            "Switch": self.switch.name,
+            "Places": self.places,
+            "RunsQueueUrl": self.runs.queue.queue_url,
+            "InterruptionsQueueUrl": self.interruptions.queue.queue_url,
+            "InstanceRoleArn": self.identity.role.role_arn,
+            "InterruptionsFunction": self.interruptions.worker.function.function_name,
+            "RunsFunction": self.runs.worker.function.function_name,
+            "SweepFunction": self.sweep.worker.function.function_name,
+            "SweepSchedule": self.sweep.schedule.ref,
+        }.items():
+            CfnOutput(self, name, value=value)
+
+
+def asset_bucket(stack: Stack, region: str) -> str:
+    """Name of the bucket into which the CDK bootstrap of a region puts assets."""
+    qualifier = DefaultStackSynthesizer.DEFAULT_QUALIFIER
+    return f"cdk-{qualifier}-assets-{stack.account}-{region}"
