@@ -1,0 +1,166 @@
+"""EC2: instant fleets of one machine, found and ended by tag."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from spotrelay.aws import fleet
+from spotrelay.aws.clients import Clients
+from spotrelay.aws.clock import SystemClock
+from spotrelay.aws.error_codes import SERVER, STALE_CREDENTIALS, scope_of
+from spotrelay.aws.failures import FAILURES, LOOK_AT_CREDENTIALS, Kind, code_of, failed_read, kind_of
+from spotrelay.aws.places import Places
+from spotrelay.core.errors import Contention, OutcomeUnknown, SpotrelayError, Unavailable
+from spotrelay.core.notice import InstanceState
+from spotrelay.core.placement import FailureScope, Market, Pool, Rung
+from spotrelay.core.ports import Clock, LaunchAnswer, Machine
+
+NOT_FOUND = frozenset({"InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed"})
+STARTED = ("pending", "running")
+FILTER_VALUES = 200  # that one filter of DescribeInstances takes
+
+
+class Ec2Machines:
+    """A `Machines` over every region that the stack reaches.
+
+    Args:
+        stack: value of the tag `spotrelay:managed`; machines of other stacks are never touched.
+    """
+
+    def __init__(self, clients: Clients, places: Places, stack: str, clock: Clock | None = None) -> None:
+        self._clients = clients
+        self._places = places
+        self._stack = stack
+        self._clock = clock or SystemClock()
+        self._seen_in: dict[str, str] = {}  # instance id to region; a hint, never a truth
+
+    def prepare(self, run_id: str, generation: int, launch: int, rung: Rung) -> dict[str, Any]:
+        """The exact request, ClientToken and tags included, ready to be stored and sent."""
+        return fleet.prepare(self._places, self._stack, run_id, generation, launch, rung)
+
+    def launch(self, request: Mapping[str, Any], now: datetime) -> LaunchAnswer:
+        """Send a prepared request, exactly once."""
+        region = str(request["Region"])
+        doing = f"launching {request['CreateFleet']['ClientToken']} in {region}"
+        try:
+            answer = self._clients.launcher(region).create_fleet(**request["CreateFleet"])
+        except FAILURES as error:
+            return self._refused(error, request, now, doing)
+        found = fleet.read_answer(answer, request, now)
+        if found.instance_id is not None:
+            self._seen_in[found.instance_id] = region
+        return found
+
+    def find(self, run_id: str, launch: int) -> Machine | None:
+        """The machine that this launch made, by its tags; one that still runs before one that ended."""
+        wanted = {
+            "tag:spotrelay:managed": [self._stack],
+            "tag:spotrelay:run": [run_id],
+            "tag:spotrelay:launch": [str(launch)],
+        }
+        found = list(self._described(wanted, f"looking for the machine of run {run_id}, launch {launch}"))
+        return min(found, key=lambda machine: machine.state.is_over, default=None)
+
+    def states(self, instance_ids: tuple[str, ...]) -> dict[str, InstanceState]:
+        """EC2's state of each; GONE for one that no region knows."""
+        states = dict.fromkeys(instance_ids, InstanceState.GONE)
+        for start in range(0, len(instance_ids), FILTER_VALUES):
+            some = instance_ids[start : start + FILTER_VALUES]
+            # a filter, unlike InstanceIds, leaves out what it does not know instead of failing
+            for machine in self._described({"instance-id": list(some)}, f"looking at {', '.join(some[:3])}"):
+                states[machine.instance_id] = machine.state
+        return states
+
+    def managed(self) -> Iterator[Machine]:
+        """Every machine with our tag that is pending or running."""
+        wanted = {"tag:spotrelay:managed": [self._stack], "instance-state-name": list(STARTED)}
+        return self._described(wanted, "looking for machines with our tag")
+
+    def terminate(self, instance_id: str) -> None:
+        """End a machine. Harmless when it is already gone."""
+        refused: Exception | None = None
+        for region in self._regions(self._seen_in.get(instance_id)):
+            try:
+                self._clients.client("ec2", region).terminate_instances(InstanceIds=[instance_id])
+                return
+            except FAILURES as error:
+                if code_of(error) not in NOT_FOUND:
+                    refused = refused or error
+        if refused is not None:
+            raise failed_read(refused, f"terminating {instance_id}") from refused
+
+    def prices(self, pools: tuple[Pool, ...]) -> dict[Pool, float]:
+        """Dollars an hour of the Spot pools; EC2 tells no on-demand prices."""
+        spot = [pool for pool in pools if pool.market == Market.SPOT.value]
+        prices: dict[Pool, float] = {}
+        for region in sorted({pool.region for pool in spot}):
+            types = sorted({pool.instance_type for pool in spot if pool.region == region})
+            prices |= self._spot_prices(region, types)
+        return {pool: prices[pool] for pool in spot if pool in prices}
+
+    def _refused(self, error: Exception, request: Mapping[str, Any], now: datetime, doing: str) -> LaunchAnswer:
+        """A definite no as an answer; anything else is raised.
+
+        Raises:
+            OutcomeUnknown, Contention, Unavailable: as `Machines.launch` says.
+        """
+        unclear = _unclear(error, doing)
+        if unclear is not None:
+            raise unclear from error
+        code = code_of(error)
+        scope = FailureScope.CONFIGURATION if kind_of(error) is Kind.UNSENT else scope_of(code)
+        return fleet.refused_whole(request, scope, code, str(error), now)
+
+    def _regions(self, first: str | None = None) -> list[str]:
+        return sorted(self._places.regions, key=lambda region: region != first)
+
+    def _described(self, wanted: Mapping[str, list[str]], doing: str) -> Iterator[Machine]:
+        filters = [{"Name": name, "Values": values} for name, values in wanted.items()]
+        for region in self._regions():
+            more: dict[str, str] = {}
+            while True:
+                try:
+                    page = self._clients.client("ec2", region).describe_instances(Filters=filters, **more)
+                except FAILURES as error:
+                    raise failed_read(error, f"{doing} in {region}") from error
+                for reservation in page["Reservations"]:
+                    for instance in reservation["Instances"]:
+                        self._seen_in[instance["InstanceId"]] = region
+                        yield fleet.read_machine(instance, region)
+                if not page.get("NextToken"):
+                    break
+                more = {"NextToken": page["NextToken"]}
+
+    def _spot_prices(self, region: str, types: list[str]) -> dict[Pool, float]:
+        try:
+            pages = (
+                self._clients.client("ec2", region)
+                .get_paginator("describe_spot_price_history")
+                .paginate(InstanceTypes=types, ProductDescriptions=["Linux/UNIX"], StartTime=self._clock.now())
+            )
+            rows = [row for page in pages for row in page["SpotPriceHistory"]]
+        except FAILURES as error:
+            raise failed_read(error, f"asking for Spot prices in {region}") from error
+        rows.sort(key=lambda row: row["Timestamp"])  # the newest of a pool comes last and stays
+        return {Pool(region, row["AvailabilityZone"], row["InstanceType"]): float(row["SpotPrice"]) for row in rows}
+
+
+def _unclear(error: Exception, doing: str) -> SpotrelayError | None:
+    """The error to raise for a launch that has no definite answer; None for a definite no.
+
+    Nothing is retried beneath a launch, so a missing connection means that nothing was sent.
+    """
+    code, kind = code_of(error), kind_of(error)
+    if kind is Kind.THROTTLE:
+        return Contention(f"{doing}: EC2 answers {code}; send the same request later")
+    if kind is Kind.UNREACHED:
+        return Unavailable(f"{doing}: EC2 was not reached ({code}), nothing was sent; try again later")
+    if code in STALE_CREDENTIALS or (kind is Kind.ACCESS and not isinstance(error, ClientError)):
+        return Unavailable(f"{doing}: not let in ({code}), nothing was launched; {LOOK_AT_CREDENTIALS}")
+    if code in SERVER or (kind is Kind.CUT and scope_of(code) is FailureScope.UNKNOWN):
+        return OutcomeUnknown(f"{doing}: no clear answer ({code}); send the same request again")
+    return None
