@@ -1,0 +1,122 @@
+"""Processes of this machine: who descends from whom, and how none is left behind. Linux only."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from collections import defaultdict
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+
+_PROC = Path("/proc")
+_SETTLE_S = 0.02
+
+
+def become_subreaper() -> None:
+    """Let every orphan below this process become its child, so that none escapes by a double fork."""
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with_parent(signum: int = signal.SIGKILL) -> None:
+    """Have the kernel send this process `signum` when the thread that started it ends.
+
+    Only for a parent whose main thread started this process: the kernel watches the thread, not the process.
+    """
+    _prctl(PR_SET_PDEATHSIG, signum)
+
+
+def descendants(ancestor: int) -> list[int]:
+    """Every living process below `ancestor`, nearest first; zombies are not counted."""
+    children: dict[int, list[int]] = defaultdict(list)
+    living: set[int] = set()
+    for entry in _PROC.iterdir():
+        if not entry.name.isdigit():
+            continue
+        seen = _state_and_parent(int(entry.name))
+        if seen is None:
+            continue
+        state, parent = seen
+        children[parent].append(int(entry.name))
+        if state not in "ZX":
+            living.add(int(entry.name))
+    found: list[int] = []
+    queue = [ancestor]
+    while queue:
+        below = children.get(queue.pop(0), [])
+        queue.extend(below)
+        found.extend(pid for pid in below if pid in living)
+    return found
+
+
+def kill_descendants(patience_s: float = 10.0) -> list[int]:
+    """SIGKILL everything below this process until nothing is left, and reap it.
+
+    Returns the processes that were still there after `patience_s` (asleep in the kernel); empty as a rule.
+    """
+    deadline = time.monotonic() + patience_s
+    while True:
+        remaining = descendants(os.getpid())
+        for pid in remaining:
+            send_signal(pid, signal.SIGKILL)
+        reap()
+        if not remaining or time.monotonic() > deadline:
+            return descendants(os.getpid())
+        time.sleep(_SETTLE_S)
+
+
+def reap() -> dict[int, int]:
+    """Collect every dead child; process id → wait status."""
+    collected: dict[int, int] = {}
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return collected
+        if pid == 0:
+            return collected
+        collected[pid] = status
+
+
+def send_signal(pid: int, signum: int) -> bool:
+    """Signal one process; False when it is already gone."""
+    try:
+        os.kill(pid, signum)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def group_states(pgid: int) -> str:
+    """The kernel's state letters of a process group's living members ("T" is stopped); empty when it is gone."""
+    states = []
+    for entry in _PROC.iterdir():
+        if not entry.name.isdigit():
+            continue
+        fields = _stat_fields(int(entry.name))
+        if fields is not None and int(fields[2]) == pgid and fields[0] not in "ZX":
+            states.append(fields[0])
+    return "".join(states)
+
+
+def _state_and_parent(pid: int) -> tuple[str, int] | None:
+    fields = _stat_fields(pid)
+    return None if fields is None else (fields[0], int(fields[1]))
+
+
+def _stat_fields(pid: int) -> list[str] | None:
+    """Fields of /proc/PID/stat after the command name: state, parent, group, session, …"""
+    try:
+        text = (_PROC / str(pid) / "stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return text.rsplit(")", 1)[1].split()
+
+
+def _prctl(option: int, value: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl({option}) was refused")
