@@ -6,36 +6,42 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from spotrelay.aws.error_codes import bare
 from spotrelay.aws.failures import FAILURES, failed_read
 from spotrelay.core.errors import Unavailable
 
-TOGETHER = 10  # messages that SQS takes in one call
+BATCH = 10  # messages that one SendMessageBatch takes
 
 
 class SqsRunsQueue:
-    """Messages that name a run to be looked at. Doubled ones do no harm."""
+    """Hands due runs to as many functions as Lambda will start."""
 
     def __init__(self, client: Any, url: str) -> None:
         self._client = client
         self._url = url
 
     def send(self, run_ids: Iterable[str]) -> None:
-        """Put one message `{"run_id": …}` there for each; ten go in one call.
+        """Put one message `{"run_id": …}` there for each, ten in a call.
 
         Raises:
-            Unavailable, Contention: not all of them are there; sending all again is harmless.
+            Unavailable: not all of them are there; sending all again is harmless.
         """
-        names = list(run_ids)
-        refused: list[str] = []
-        for start in range(0, len(names), TOGETHER):
-            refused += self._send_together(names[start : start + TOGETHER])
-        if refused:
-            raise Unavailable(f"SQS refused {len(refused)} of {len(names)} messages, the first for run {refused[0]}")
+        waiting = list(run_ids)
+        for start in range(0, len(waiting), BATCH):
+            self._send(waiting[start : start + BATCH])
 
-    def _send_together(self, run_ids: list[str]) -> list[str]:
-        entries = [{"Id": str(at), "MessageBody": json.dumps({"run_id": name})} for at, name in enumerate(run_ids)]
+    def _send(self, run_ids: list[str]) -> None:
+        entries = [
+            {"Id": str(index), "MessageBody": json.dumps({"run_id": run_id})} for index, run_id in enumerate(run_ids)
+        ]
+        doing = f"queueing {len(run_ids)} due runs"
         try:
             answer = self._client.send_message_batch(QueueUrl=self._url, Entries=entries)
         except FAILURES as error:
-            raise failed_read(error, f"sending {len(run_ids)} runs to their queue") from error
-        return [run_ids[int(failed["Id"])] for failed in answer.get("Failed", [])]
+            raise Unavailable(
+                str(failed_read(error, doing, "the queue is not there; run `spotrelay doctor`"))
+            ) from error
+        failed = answer.get("Failed") or []
+        if failed:
+            codes = ", ".join(sorted({bare(entry.get("Code", "")) for entry in failed}))
+            raise Unavailable(f"{doing}: {len(failed)} were not taken ({codes}); send all of them again")
