@@ -33,14 +33,16 @@ class NotMine(Exception):
 class Agent:
     """What a machine does for its attempt."""
 
-    def __init__(self, me: Identity, services: Services, logbook: Logbook, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, me: Identity, services: Services, logbook: Logbook, programs: Programs, environ: Mapping[str, str]
+    ) -> None:
         self._me = me
         self._services = services
         self._logbook = logbook
         self._environ = environ
         timings = me.timings
         self._timings = timings
-        self.programs = Programs(logbook)
+        self._programs = programs
         self._shipper = LogShipper(services.objects, logbook, me.run_id, me.generation, timings.poll)
         self._prefetch = Prefetch(services.objects, logbook, me.cache)
         self._beater = Beater(
@@ -58,7 +60,7 @@ class Agent:
         reclaim = reclaim_seen(self._services.metadata, self._logbook)
         if report is not None:
             deliver(
-                report, self._services.live, self._services.publisher, self._logbook, self.programs.stop_asked,
+                report, self._services.live, self._services.publisher, self._logbook, self._programs.stop_asked,
                 self._timings, reclaim,
             )  # fmt: skip
         drained = report is not None and report.stage == "program" and report.code == EXIT_DRAINED
@@ -103,7 +105,7 @@ class Agent:
         announce(self._services.publisher, self._logbook, self._me.run_id, self._me.generation, "boot")
         self._prefetch.start(run.checkpoints)
         self._beater.enter(Phase.SETUP)
-        preparation = Preparation(self._me, self._services, self._logbook, self.programs, self._environ)
+        preparation = Preparation(self._me, self._services, self._logbook, self._programs, self._environ)
         return preparation.prepare(run.spec)
 
     def _read_run(self) -> Run:
@@ -111,16 +113,16 @@ class Agent:
         try:
             return keep_trying(
                 lambda: live.read_run(me.run_id), self._timings.boot, self._timings.poll / 5,
-                self.programs.stop_asked, self._logbook.say,
+                self._programs.stop_asked, self._logbook.say,
             )  # fmt: skip
         except UnknownRun as error:
             raise NotMine(str(error)) from error
 
     def _run_program(self, prepared: Prepared) -> ExitReport | None:
         self._logbook.say(f"starting {prepared.command[0]!r} with {len(prepared.command) - 1} arguments")
-        code = self.programs.run(prepared.command, prepared.environment, prepared.folder)
+        code = self._programs.run(prepared.command, prepared.environment, prepared.folder)
         self._logbook.say(f"the program ended with status {code}")
-        if self.programs.stop_asked.is_set() and code in (-signal.SIGTERM, 128 + signal.SIGTERM):
+        if self._programs.stop_asked.is_set() and code in (-signal.SIGTERM, 128 + signal.SIGTERM):
             self._logbook.say("it was ended together with the machine, which is no failure of its own")
             return None
         return self._ended("program", code)
@@ -133,5 +135,5 @@ class Agent:
         bound = self._timings.notice + self._timings.after_deadline + self._timings.hopeless
         self._logbook.say("waiting for EC2 to take this machine")
         self._shipper.flush(self._timings.poll)
-        if not self.programs.stop_asked.wait(bound.total_seconds()):
+        if not self._programs.stop_asked.wait(bound.total_seconds()):
             self._logbook.say(f"EC2 has not taken this machine within {bound / timedelta(minutes=1):.0f} minutes")

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from spotrelay.core.errors import InvalidInput, Missing, SpotrelayError, Unavailable
-
-ABSENT = frozenset({"ParameterNotFound", "ResourceNotFoundException"})
-DENIED = frozenset({"AccessDeniedException", "AccessDenied", "UnauthorizedOperation"})
+from spotrelay.aws.error_codes import STALE_CREDENTIALS
+from spotrelay.aws.failures import FAILURES, Kind, code_of, failed_read, kind_of
+from spotrelay.core.errors import InvalidInput, SpotrelayError
 
 
 class AwsSecrets:
@@ -21,30 +18,27 @@ class AwsSecrets:
 
     def parameter(self, name: str) -> str:
         """The decrypted value of an SSM parameter."""
-        answer = self._ask("ssm", name, lambda ssm: ssm.get_parameter(Name=name, WithDecryption=True))
+        ssm = self._client("ssm")
+        try:
+            answer = ssm.get_parameter(Name=name, WithDecryption=True)
+        except FAILURES as error:
+            raise _failed(error, f"ssm:{name}") from error
         return str(answer["Parameter"]["Value"])
 
     def secret(self, name: str) -> str:
         """The text of a Secrets Manager secret."""
-        answer = self._ask("secretsmanager", name, lambda manager: manager.get_secret_value(SecretId=name))
+        manager = self._client("secretsmanager")
+        try:
+            answer = manager.get_secret_value(SecretId=name)
+        except FAILURES as error:
+            raise _failed(error, f"secretsmanager:{name}") from error
         if "SecretString" not in answer:
             raise InvalidInput(f"secretsmanager:{name} holds bytes, and a variable can only hold text")
         return str(answer["SecretString"])
 
-    def _ask(self, service: str, name: str, action: Callable[[Any], Any]) -> Any:
-        reference = f"{service}:{name}"
-        try:
-            return action(self._client(service))
-        except ClientError as error:
-            raise _typed(reference, error) from None  # its text is not needed, and may repeat more than the code
-        except BotoCoreError as error:
-            raise Unavailable(f"{reference} cannot be read: {error}") from error
 
-
-def _typed(reference: str, error: ClientError) -> SpotrelayError:
-    code = str(error.response.get("Error", {}).get("Code", ""))
-    if code in ABSENT:
-        return Missing(f"there is no {reference} in this account and home region: create it, or mend the run's spec")
-    if code in DENIED:
+def _failed(error: Exception, reference: str) -> SpotrelayError:
+    """A right that is missing does not come by waiting, unless it is the credentials that are stale."""
+    if kind_of(error) is Kind.ACCESS and code_of(error) not in STALE_CREDENTIALS:
         return InvalidInput(f"the machine's role may not read {reference}: allow it in the stack's configuration")
-    return Unavailable(f"{reference} cannot be read: {code}")
+    return failed_read(error, f"reading {reference}", "there is none in the home region; create it or mend the spec")

@@ -49,11 +49,16 @@ class Beater:
         self._phase = phase
         self._wake.set()
 
+    @property
+    def alive(self) -> bool:
+        """Whether further beats will come."""
+        return self._thread.is_alive()
+
     def stop(self, within: timedelta) -> None:
         """No more beats; one that is under way may end within this time."""
         self._stopped = True
         self._wake.set()
-        if self._thread.is_alive():
+        if self.alive:
             self._thread.join(within.total_seconds())
 
     def _beat_on(self) -> None:

@@ -13,14 +13,15 @@ from spotrelay.instance.logbook import Logbook
 
 NOT_FOUND = 127  # as a shell says it
 NOT_RUNNABLE = 126
-LAST_WORDS_S = 5.0  # for output still in the pipe when a program has ended but its children have not
+LAST_WORDS_S = 5.0  # given to output still in the pipe when a program has ended and its children have not
 
 
 class Programs:
     """Runs one program at a time, in this process's own group, and hands a request to stop on to it."""
 
-    def __init__(self, logbook: Logbook) -> None:
+    def __init__(self, logbook: Logbook, last_words_s: float = LAST_WORDS_S) -> None:
         self._logbook = logbook
+        self._last_words_s = last_words_s
         self._running: subprocess.Popen[bytes] | None = None
         self.stop_asked = threading.Event()
 
@@ -60,7 +61,7 @@ class Programs:
             return child.wait()
         finally:
             self._running = None
-            listener.join(LAST_WORDS_S)
+            listener.join(self._last_words_s)
 
     def _listen(self, output: IO[bytes]) -> None:
         with output:

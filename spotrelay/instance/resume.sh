@@ -172,7 +172,8 @@ def report(region, table, bucket, run, generation, status, log):
     key = "/runs/%s/logs/%s/000000.log" % (run, number)
     body = {"run_id": run, "generation": int(generation), "code": int(status), "stage": "boot", "schema": 1}
     body["tail"] = text[-4096:].decode("utf-8", "replace")[-4000:]
-    item = {"pk": {"S": "LIVE#" + run}, "sk": {"S": "REPORT#" + number}, "body": {"S": json.dumps(body)}}
+    item = {"pk": {"S": "LIVE#" + run}, "sk": {"S": "REPORT#" + number}, "schema": {"N": "1"}}
+    item["body"] = {"S": json.dumps(body)}
     put = {"TableName": table, "Item": item, "ConditionExpression": "attribute_not_exists(sk)"}
     kind = {"content-type": "application/x-amz-json-1.0", "x-amz-target": "DynamoDB_20120810.PutItem"}
     wanted = (
@@ -257,7 +258,10 @@ export AWS_REGION=$region AWS_DEFAULT_REGION=$region HOME=${HOME:-/root}
 # The shell stays as a guard: an agent that cannot start, or is killed, must not leave a machine
 # that bills for ever. The archive is unpacked because botocore reads its models as plain files.
 step="running the agent"
-"$agent_python" -I "$work/agent" &
+mkfifo "$work/told"
+tee -a "$work/boot.log" <"$work/told" >&2 &
+teller=$!
+"$agent_python" -I "$work/agent" 2>"$work/told" &
 agent=$!
 trap 'asked_to_stop=yes; kill -TERM "$agent" 2>/dev/null || true' TERM
 status=0
@@ -265,4 +269,5 @@ while true; do
   if wait "$agent"; then status=0; else status=$?; fi
   kill -0 "$agent" 2>/dev/null || break
 done
+wait "$teller" || true # its last words are in the log now
 exit "$status"

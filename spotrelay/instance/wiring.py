@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import boto3
-
+from spotrelay.aws.clients import Clients
 from spotrelay.aws.live_store import DynamoLiveStore
 from spotrelay.aws.object_store import S3ObjectStore
 from spotrelay.aws.publisher import BusPublisher
@@ -20,12 +19,15 @@ def connect(me: Identity, environ: Mapping[str, str]) -> Services:
 
     Credentials are those of the machine's role; botocore renews them through the metadata service
     before they expire.
+
+    Raises:
+        Unavailable: the machine has no credentials yet.
     """
-    session = boto3.session.Session(region_name=me.home_region)
+    client = Clients(me.home_region).client
     return Services(
-        live=DynamoLiveStore(session.client("dynamodb"), me.table),
-        objects=S3ObjectStore(session.client("s3"), me.bucket),
-        publisher=BusPublisher(session.client("events"), me.bus),
-        secrets=AwsSecrets(session.client),
+        live=DynamoLiveStore(client("dynamodb"), me.table),
+        objects=S3ObjectStore(client("s3"), me.bucket),
+        publisher=BusPublisher(client("events"), me.bus),
+        secrets=AwsSecrets(client),
         metadata=Metadata(environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or ADDRESS),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,12 +16,24 @@ from tests.instance.metadata_server import FakeMetadata, serving
 Boot = Callable[..., Machine]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def harmless_shutdown(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Put a `shutdown` that only takes notes first in this process's PATH, and leave it there.
+
+    It is not taken back: a thread that outlives its test must not find the real one either.
+    """
+    folder = tmp_path_factory.mktemp("harmless")
+    note = '#!/bin/sh\necho "$@" >>"${SPOTRELAY_TEST_HALTS:-/dev/null}"\n'
+    shutdown = write_program(folder / "shutdown", note)
+    os.environ["PATH"] = f"{folder}:{os.environ['PATH']}"
+    assert shutil.which("shutdown") == str(shutdown)
+
+
 @pytest.fixture(autouse=True)
-def halts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where a `shutdown` called by this process writes its arguments, instead of halting the host."""
-    record = tmp_path / "own-halts"
-    write_program(tmp_path / "own-bin" / "shutdown", f'#!/bin/sh\necho "$@" >>"{record}"\n')
-    monkeypatch.setenv("PATH", f"{tmp_path / 'own-bin'}:{os.environ['PATH']}")
+def halts(harmless_shutdown: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a `shutdown` called by this process notes its arguments."""
+    record = tmp_path_factory.mktemp("halts") / "calls"
+    monkeypatch.setenv("SPOTRELAY_TEST_HALTS", str(record))
     return record
 
 

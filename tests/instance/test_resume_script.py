@@ -194,7 +194,7 @@ def test_a_machine_without_a_new_enough_python_says_so(
     tools = tmp_path / "tools"
     old = f'#!/bin/sh\ncase "$*" in *version_info*) exit 1;; esac\nexec {shlex.quote(sys.executable)} "$@"\n'
     write_program(tools / "python3", old)
-    for tool in ("bash", "cat", "mktemp", "tee", "timeout", "sh"):
+    for tool in ("bash", "cat", "mktemp", "mkfifo", "tee", "timeout", "sh"):
         (tools / tool).symlink_to(str(shutil.which(tool)))
     values["PYTHON"] = ""
     machine = new_machine(cloud.endpoint, path=str(tools))
@@ -224,13 +224,16 @@ def test_an_agent_that_dies_leaves_no_machine_behind(
     cloud: Cloud, metadata: FakeMetadata, values: dict[str, str], agent: Callable[[str], Path], new_machine: NewMachine
 ) -> None:
     run_id = named(metadata, "agent-dies")
-    agent("import os; os.kill(os.getpid(), 9)\n")
+    agent("import os, sys; print('last words', file=sys.stderr, flush=True); os.kill(os.getpid(), 9)\n")
     machine = new_machine(cloud.endpoint)
 
     machine.boot(rendered(values))
 
     assert machine.wait() == 137, machine.console()
-    assert boot_report(cloud, run_id)["code"] == 137
+    report = boot_report(cloud, run_id)
+    assert report["code"] == 137
+    assert "last words" in report["tail"]
+    assert "last words" in cloud.log(run_id)
     assert machine.halts() == ["-h now"]
 
 

@@ -1,0 +1,311 @@
+"""The whole agent over in-memory ports, with real child processes."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from spotrelay.core.errors import Missing
+from spotrelay.core.live import EXIT_DRAINED, EXIT_FENCED, ExitReport
+from spotrelay.core.run import Attempt, AttemptState, Run
+from spotrelay.core.spec import Spec
+from spotrelay.instance.metadata import Metadata
+from spotrelay.testing.faults import Fault, Script, faulty
+from tests.instance.attempts import INSTANCE, RUN, Bench, MemorySecrets, a_run, a_spec, packed, store_checkpoint
+from tests.instance.machine import eventually
+from tests.instance.metadata_server import FakeMetadata
+
+
+@pytest.fixture
+def bench(tmp_path: Path, metadata: FakeMetadata) -> Bench:
+    return Bench(tmp_path / "work", Metadata(metadata.address))
+
+
+def python(code: str, *arguments: str, **rest: object) -> Spec:
+    return a_spec(sys.executable, "-c", code, *arguments, **rest)
+
+
+def the_report(bench: Bench) -> ExitReport:
+    (report,) = bench.store.load(RUN).reports
+    return report
+
+
+def halted(halts: Path) -> list[str]:
+    return halts.read_text().splitlines() if halts.exists() else []
+
+
+def test_a_program_that_finishes_is_reported_its_log_shipped_and_the_machine_ended(bench: Bench, halts: Path) -> None:
+    bench.submit(a_run(python("print('hello from training')")))
+
+    bench.agent().run()
+
+    assert (the_report(bench).code, the_report(bench).stage) == (0, "program")
+    assert "hello from training" in bench.log()
+    assert "hello from training" in the_report(bench).tail
+    assert halted(halts) == ["-h now"]
+    assert [d["what"] for d in bench.publisher.of("Attempt Reported")] == ["boot", "exited"]
+
+
+@pytest.mark.parametrize("code", [1, 137, EXIT_FENCED])
+def test_a_program_that_fails_is_reported_with_its_status_and_the_tail_of_its_log(
+    code: int, bench: Bench, halts: Path
+) -> None:
+    bench.submit(a_run(python("import sys; print('it broke', file=sys.stderr); sys.exit(int(sys.argv[1]))", str(code))))
+
+    bench.agent().run()
+
+    assert (the_report(bench).code, the_report(bench).stage) == (code, "program")
+    assert "it broke" in the_report(bench).tail
+    assert halted(halts) == ["-h now"]
+
+
+def test_code_setup_secrets_and_command_meet(bench: Bench) -> None:
+    body, digest = packed(
+        {"train.py": "import json, os, sys\njson.dump([sys.argv[1:], dict(os.environ)], open('o','w'))\n"}
+    )
+    bench.objects.put(f"code/{digest}.tar.gz", body)
+    bench.secrets = MemorySecrets({"ssm:/key": "it's $(secret)"})
+    wild = ["a'b", '"$(touch pwned)"', "two\nlines"]
+    bench.submit(
+        a_run(
+            a_spec(
+                sys.executable, "train.py", *wild,
+                code_key=f"code/{digest}.tar.gz", code_digest=digest,
+                env={"LR": "1e-3 $(touch pwned)"}, secrets={"KEY": "ssm:/key"},
+                setup=(("sh", "-c", "echo set up >setup-was-here"), ("test", "-e", "setup-was-here")),
+            )
+        )
+    )  # fmt: skip
+
+    bench.agent().run()
+
+    assert the_report(bench).code == 0, bench.log()
+    arguments, environment = json.loads((bench.work / "code" / "o").read_text())
+    assert arguments == wild
+    assert environment["LR"] == "1e-3 $(touch pwned)"
+    assert environment["KEY"] == "it's $(secret)"
+    assert environment["SPOTRELAY_CACHE"] == str(bench.work / "cache")
+    assert not list(bench.work.rglob("pwned"))
+    for text in ("it's $(secret)", "1e-3", "two\nlines"):
+        assert text not in bench.log(), "values are never logged"
+
+
+@pytest.mark.parametrize(
+    ("spec", "word", "code"),
+    [
+        (a_spec("true", code_key="code/x.tar.gz", code_digest="0" * 64), "code/x.tar.gz", 1),
+        (a_spec("true", secrets={"KEY": "ssm:/none"}), "ssm:/none", 1),
+        (a_spec("true", setup=(("sh", "-c", "echo no wheel; exit 7"),)), "setup step 1 of 1", 7),
+        (a_spec("true", setup=(("no-such-tool",),)), "no-such-tool", 127),
+    ],
+    ids=["code missing", "secret missing", "setup fails", "setup tool missing"],
+)
+def test_a_boot_that_fails_is_reported_with_its_reason(
+    spec: Spec, word: str, code: int, bench: Bench, halts: Path
+) -> None:
+    bench.submit(a_run(spec))
+
+    bench.agent().run()
+
+    assert (the_report(bench).stage, the_report(bench).code) == ("boot", code)
+    assert word in the_report(bench).tail
+    assert word in bench.log()
+    assert halted(halts) == ["-h now"]
+
+
+def test_code_with_another_digest_is_a_boot_failure(bench: Bench) -> None:
+    body, _ = packed({"train.py": ""})
+    bench.objects.put("code/x.tar.gz", body)
+    bench.submit(a_run(a_spec("true", code_key="code/x.tar.gz", code_digest="0" * 64)))
+
+    bench.agent().run()
+
+    assert the_report(bench).stage == "boot"
+    assert "SHA-256" in the_report(bench).tail
+
+
+def test_a_full_disk_is_a_boot_failure_that_names_the_place(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", "/var/tmp/code/train.py")
+
+    monkeypatch.setattr("spotrelay.instance.preparation.fetch_bundle", full)
+    bench.submit(a_run(a_spec("true", code_key="code/x.tar.gz", code_digest="0" * 64)))
+
+    bench.agent().run()
+
+    assert "No space left on device: /var/tmp/code/train.py" in the_report(bench).tail
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        a_run(a_spec(), attempts=(Attempt(1, AttemptState.BOOTING, "i-0bbbbbbbbbbbbbbbb"),)),
+        a_run(a_spec(), attempts=(Attempt(1, AttemptState.ENDED, INSTANCE),)),
+    ],
+    ids=["another machine's", "ended"],
+)
+def test_a_machine_that_may_not_start_says_nothing_about_the_attempt_and_ends(
+    run: Run, bench: Bench, halts: Path
+) -> None:
+    bench.submit(run)
+
+    bench.agent().run()
+
+    loaded = bench.store.load(RUN)
+    assert (loaded.reports, loaded.heartbeats) == ((), ())
+    assert bench.publisher.events == []
+    assert "does nothing" in bench.log()
+    assert halted(halts) == ["-h now"]
+
+
+def test_a_fenced_machine_does_not_start_its_program(bench: Bench, halts: Path, tmp_path: Path) -> None:
+    bench.submit(a_run(a_spec("touch", str(tmp_path / "ran"))))
+    bench.store.fence(RUN, 2)
+
+    bench.agent().run()
+
+    assert not (tmp_path / "ran").exists()
+    assert halted(halts) == ["-h now"]
+
+
+def test_a_run_that_nobody_knows_ends_the_machine(bench: Bench, halts: Path) -> None:
+    bench.agent().run()
+
+    assert halted(halts) == ["-h now"]
+
+
+def test_a_table_that_is_not_there_is_told_in_the_log(bench: Bench, halts: Path) -> None:
+    class Gone:
+        def read_run(self, _: str) -> None:
+            raise Missing("table spotrelay is not there")
+
+        def report(self, _: ExitReport) -> None:
+            raise Missing("table spotrelay is not there")
+
+    bench.live = Gone()
+
+    bench.agent().run()
+
+    assert "table spotrelay is not there" in bench.log()
+    assert halted(halts) == ["-h now"]
+
+
+def test_a_table_that_fails_for_a_while_is_waited_for(bench: Bench) -> None:
+    bench.submit(a_run(a_spec("true")))
+    bench.live = faulty(bench.store, Script({"read_run": [Fault.UNAVAILABLE] * 4, "report": [Fault.LOST_REPLY] * 2}))
+
+    bench.agent().run()
+
+    assert the_report(bench).code == 0
+
+
+def test_the_program_trains_on_while_heartbeats_and_log_are_refused(bench: Bench) -> None:
+    bench.submit(a_run(a_spec("true")))
+    bench.live = faulty(bench.store, Script({"beat": [Fault.UNAVAILABLE] * 10000}))
+
+    bench.agent().run()
+
+    assert the_report(bench).code == 0
+
+
+def test_the_newest_checkpoint_is_in_the_cache_before_the_program_needs_it(bench: Bench) -> None:
+    wait = (
+        "import os, pathlib, time\n"
+        "while not list(pathlib.Path(os.environ['SPOTRELAY_CACHE']).glob('*.safetensors')): time.sleep(0.01)\n"
+    )
+    bench.submit(a_run(python(wait)))
+    checkpoint = store_checkpoint(bench.objects, 1, (b"weights",))
+    bench.store.take_lease(RUN, 1, INSTANCE)
+    bench.store.commit(checkpoint.commit, INSTANCE)
+    assert checkpoint.verdict is not None
+    bench.store.record_verdict(RUN, checkpoint.verdict)
+
+    bench.agent().run()
+
+    assert the_report(bench).code == 0
+
+
+@pytest.fixture
+def in_background() -> Callable[[Bench], threading.Thread]:
+    def start(bench: Bench) -> threading.Thread:
+        thread = threading.Thread(target=bench.agent().run, daemon=True)
+        thread.start()
+        return thread
+
+    return start
+
+
+def test_a_drained_program_is_reported_and_the_machine_left_to_ec2(
+    bench: Bench, halts: Path, in_background: Callable[[Bench], threading.Thread]
+) -> None:
+    bench.submit(a_run(python(f"raise SystemExit({EXIT_DRAINED})")))
+    agent = in_background(bench)
+    eventually(lambda: "waiting for EC2" in bench.log(), "the agent idled")
+
+    assert the_report(bench).code == EXIT_DRAINED
+    assert halted(halts) == []
+
+    bench.programs.stop()  # as EC2's shutdown does
+    agent.join(20)
+    assert not agent.is_alive()
+
+
+def test_a_machine_that_ec2_takes_is_not_ended_by_us_whatever_the_program_said(
+    bench: Bench, halts: Path, metadata: FakeMetadata, in_background: Callable[[Bench], threading.Thread]
+) -> None:
+    metadata.announce_reclaim()
+    bench.submit(a_run(python("raise SystemExit(1)")))
+    agent = in_background(bench)
+
+    eventually(lambda: "waiting for EC2" in bench.log(), "the agent idled")
+
+    assert the_report(bench).code == 1
+    assert halted(halts) == []
+    bench.programs.stop()
+    agent.join(20)
+
+
+def test_a_drained_machine_that_ec2_forgets_does_not_bill_for_ever(bench: Bench, halts: Path) -> None:
+    bench.submit(a_run(python(f"raise SystemExit({EXIT_DRAINED})")))
+
+    bench.agent().run()
+
+    assert "EC2 has not taken this machine" in bench.log()
+    assert halted(halts) == ["-h now"]
+
+
+def test_a_program_that_ends_with_its_machine_is_no_failure(
+    bench: Bench, in_background: Callable[[Bench], threading.Thread], tmp_path: Path
+) -> None:
+    ready = tmp_path / "ready"
+    bench.submit(
+        a_run(python("import pathlib, signal, sys; pathlib.Path(sys.argv[1]).touch(); signal.pause()", str(ready)))
+    )
+    agent = in_background(bench)
+    eventually(ready.exists, "the program ran")
+
+    bench.programs.stop()
+
+    agent.join(20)
+    assert bench.store.load(RUN).reports == ()
+
+
+def test_a_request_to_end_during_the_setup_starts_no_program(
+    bench: Bench, in_background: Callable[[Bench], threading.Thread], tmp_path: Path
+) -> None:
+    ready, ran = tmp_path / "ready", tmp_path / "ran"
+    setup = (("sh", "-c", 'touch "$1"; exec sleep 60', "sh", str(ready)),)
+    bench.submit(a_run(a_spec("touch", str(ran), setup=setup)))
+    agent = in_background(bench)
+    eventually(ready.exists, "the setup ran")
+
+    bench.programs.stop()
+
+    agent.join(20)
+    assert not ran.exists()
+    assert bench.store.load(RUN).reports == ()
