@@ -17,6 +17,7 @@ from aws_cdk import App, Environment, Tags  # noqa: E402
 from infra.assets import Archive, BuildFailed, Bundle, Target, agent_archive, lambda_bundle  # noqa: E402
 from infra.config import BadConfig, Config, cdk_context, read_config  # noqa: E402
 from infra.home_stack import HomeStack  # noqa: E402
+from infra.region_stack import RegionStack  # noqa: E402
 
 
 def build_app(
@@ -47,19 +48,32 @@ def build_app(
         builtin_cloud_formation_validation=validate,
     )
     config = read_config(_context_of(app))
+    agent = agent or agent_archive()
     home = HomeStack(
         app,
         config.stack,
         config,
         bundle=bundle or lambda_bundle(Target(config.lambda_architecture, config.lambda_python)),
-        agent=agent or agent_archive(),
+        agent=agent,
         env=Environment(region=config.home_region),
         termination_protection=config.protected,
         description="Spotrelay: training runs that outlive EC2 Spot machines",
     )
-    Tags.of(home).add("spotrelay:stack", config.stack)
-    for name, value in config.tags.items():
-        Tags.of(home).add(name, value)
+    for name, region in config.regions.items():
+        RegionStack(
+            app,
+            f"{config.stack}-{name}",
+            config,
+            region,
+            agent=agent,
+            agent_key=home.agent_key,
+            env=Environment(region=name),
+            termination_protection=config.protected,
+            description=f"Spotrelay in {name}: forwards events home and can run machines",
+        )
+    Tags.of(app).add("spotrelay:stack", config.stack)
+    for key, value in config.tags.items():
+        Tags.of(app).add(key, value)
     return app
 
 

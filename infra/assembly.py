@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     fresh = is_fresh(options.out, choices)
     built = False
     if not options.check and not (fresh and options.if_stale):
-        from infra.assets import BuildFailed  # noqa: PLC0415 - a check needs neither boto3 nor the CDK
+        from infra.assets import BuildFailed  # a check needs neither boto3 nor the CDK
 
         try:
             write_assembly(options.out, choices)
@@ -63,7 +63,7 @@ def write_assembly(out: Path, choices: dict[str, Any]) -> None:
         BuildFailed: an asset could not be built.
     """
     os.environ["CDK_VALIDATION"] = "false"  # CI checks the template once; here it would cost seconds
-    from infra.app import build_app  # noqa: PLC0415 - importing it starts Node
+    from infra.app import build_app  # importing it starts Node
 
     stamp = fingerprint(choices)
     out.parent.mkdir(parents=True, exist_ok=True)

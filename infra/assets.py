@@ -160,7 +160,7 @@ def _reports(python: str, version: str) -> bool:
 
 
 def _sdk() -> str:
-    import botocore  # noqa: PLC0415 - only the builder needs it, not the freshness check
+    import botocore  # only the builder needs it, not the freshness check
 
     return str(botocore.__version__)
 

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 KEY = "spotrelay"  # of the context: one mapping, and `spotrelay:<key>` for a single value on the command line
 
 DEFAULT_IMAGE = "/aws/service/deeplearning/ami/x86_64/oss-nvidia-driver-gpu-pytorch-2.10-ubuntu-24.04/latest/ami-id"
+IMAGE = r"^(ami-[0-9a-f]+|/[A-Za-z0-9_./-]+)$"  # an AMI, or an SSM parameter that names one
 DEFAULT_INSTANCE_PYTHON = "/opt/pytorch/bin/python"  # where that image keeps the Python with torch
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")  # Lambda runtimes that aws-cdk-lib knows and Spotrelay supports
 
@@ -48,12 +49,19 @@ class Place(_Part):
     subnets: Annotated[dict[ZoneName, SubnetId], Field(min_length=1)]
 
 
+class Home(_Part):
+    """What the home stack put out: machines in further regions must be told."""
+
+    table: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{3,255}$")]
+    bucket: Annotated[str, Field(pattern=r"^[a-z0-9.-]{3,63}$")]
+
+
 class FurtherRegion(_Part):
     """A region besides the home region: it forwards events, and may run instances."""
 
     zones: Annotated[int, Field(ge=1, le=6)] = 3
     vpc: Network | None = None
-    image: str = ""  # empty: the same parameter as at home, looked up in that region
+    image: Annotated[str, Field(pattern=IMAGE)] = DEFAULT_IMAGE  # looked up in that region
     place: Place | None = None  # empty: nothing is launched there yet
 
 
@@ -70,6 +78,7 @@ class Config(_Part):
 
     stack: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]{0,31}$")] = "Spotrelay"
     home_region: RegionName | None = None  # empty: where the credentials point
+    home: Home | None = None  # empty: further regions only forward events
     regions: dict[RegionName, FurtherRegion] = Field(default_factory=dict)
     architecture: Literal["arm64", "x86_64", "host"] = "arm64"
     python: str = "3.13"
@@ -77,7 +86,7 @@ class Config(_Part):
     cidr: IPv4Network = IPv4Network("10.42.0.0/16")
     vpc: Network | None = None
     flow_logs: bool = False
-    image: Annotated[str, Field(pattern=r"^(ami-[0-9a-f]+|/[A-Za-z0-9_./-]+)$")] = DEFAULT_IMAGE
+    image: Annotated[str, Field(pattern=IMAGE)] = DEFAULT_IMAGE
     instance_python: Annotated[str, Field(pattern=r"^/[^\s'\"]+$")] = DEFAULT_INSTANCE_PYTHON
     volume_gib: Annotated[int, Field(ge=20, le=16384)] = 200
     secrets: Secrets = Secrets()
@@ -112,10 +121,18 @@ class Config(_Part):
             raise ValueError(f"{self.home_region} is the home region: it cannot be a further one too")
         if self.alarm_email and self.alarm_topic:
             raise ValueError("alarm_email and alarm_topic exclude each other: give one")
+        early = [name for name, region in self.regions.items() if region.place is not None and self.home is None]
+        if early:
+            raise ValueError(f"regions.{early[0]}.place: name the home stack's table and bucket under home first")
         own = [key for key in self.tags if key.lower().startswith(("spotrelay:", "aws:"))]
         if own:
             raise ValueError(f"tags: {', '.join(own)}: names that begin with spotrelay: or aws: are taken")
         return self
+
+    @property
+    def places(self) -> dict[str, Place]:
+        """Further regions in which machines can be launched."""
+        return {name: region.place for name, region in self.regions.items() if region.place is not None}
 
     @property
     def lambda_architecture(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from aws_cdk import CfnOutput, DefaultStackSynthesizer, Duration, Stack, aws_cloudwatch, aws_iam, aws_s3_assets
+from aws_cdk import CfnOutput, Duration, Stack, aws_cloudwatch, aws_iam, aws_s3_assets
 from constructs import Construct
 
 from handlers import settings
@@ -15,7 +15,8 @@ from infra.constructs.alarms import Alarms, per
 from infra.constructs.events import EC2_EVENTS, OUR_EVENTS, OUR_SOURCE, STATUS_SOURCE, HomeBus
 from infra.constructs.function import Code
 from infra.constructs.identity import InstanceIdentity
-from infra.constructs.launchpad import Facts, Launchpad, grant_describe
+from infra.constructs.launching import Pad, grant_describe, grant_identity, grant_launch, grant_terminate
+from infra.constructs.launchpad import Facts, Launchpad
 from infra.constructs.pipeline import Pipeline
 from infra.constructs.store import Store
 from infra.constructs.sweep import Sweep
@@ -46,6 +47,7 @@ class HomeStack(Stack):
     def _launchpad(self, agent: Archive) -> Launchpad:
         asset = aws_s3_assets.Asset(self, "Agent", path=str(agent.path), asset_hash=agent.sha256)
         self.identity.grant_agent(asset.bucket.bucket_arn, asset.s3_object_key)
+        self.agent_key = asset.s3_object_key
         facts = Facts(
             agent_bucket=asset.s3_bucket_name,
             agent_key=asset.s3_object_key,
@@ -75,10 +77,13 @@ class HomeStack(Stack):
         self.home.grant_publish(role, OUR_SOURCE)
 
     def _places(self) -> str:
-        further = {name: region.place for name, region in self._config.regions.items() if region.place is not None}
         entries = [f'"{self.region}":{self.launchpad.place()}']
-        entries += [f'"{name}":{json.dumps(place.model_dump(), sort_keys=True)}' for name, place in further.items()]
+        entries += [f'"{name}":{json.dumps(place.model_dump())}' for name, place in self._config.places.items()]
         return f"{{{','.join(entries)}}}"
+
+    def _pads_elsewhere(self) -> list[Pad]:
+        places = self._config.places.items()
+        return [Pad(name, place.launch_template, tuple(place.subnets.values())) for name, place in places]
 
     def _control_plane(self, bundle: Bundle) -> None:
         code = Code(bundle, self._environment())
@@ -130,9 +135,11 @@ class HomeStack(Stack):
         self.store.grant_control_plane(role)
         self.vault.grant_control_plane(role)
         self.switch.grant_read(role)
-        self.home.grant_publish(role, OUR_SOURCE, STATUS_SOURCE)
-        self.launchpad.grant_launch(role, self.identity.role.role_arn)
-        self.launchpad.grant_terminate(role)
+        self.home.grant_publish(role, STATUS_SOURCE)
+        for pad in (self.launchpad.pad, *self._pads_elsewhere()):
+            grant_launch(role, self._config.stack, pad)
+            grant_terminate(role, self._config.stack, pad.region)
+        grant_identity(role, self.identity.role.role_arn)
         grant_describe(role)
 
     def _watch(self) -> None:
@@ -166,9 +173,3 @@ class HomeStack(Stack):
             "SweepSchedule": self.sweep.schedule.ref,
         }.items():
             CfnOutput(self, name, value=value)
-
-
-def asset_bucket(stack: Stack, region: str) -> str:
-    """Name of the bucket into which the CDK bootstrap of a region puts assets."""
-    qualifier = DefaultStackSynthesizer.DEFAULT_QUALIFIER
-    return f"cdk-{qualifier}-assets-{stack.account}-{region}"

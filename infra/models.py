@@ -30,7 +30,7 @@ OPERATIONS = (
 
 def trimmed_ec2_model() -> dict[str, str]:
     """Files below a data path, by name: the model and its paginators."""
-    from botocore.loaders import Loader  # noqa: PLC0415 - not needed to check freshness
+    from botocore.loaders import Loader  # not needed to check freshness
 
     loader = Loader(include_default_search_paths=True)
     model = loader.load_service_model("ec2", "service-2", API_VERSION)

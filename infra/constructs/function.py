@@ -68,7 +68,11 @@ class ControlFunction(Construct):
             architecture=ARCHITECTURES[config.lambda_architecture],
             handler=handler,
             code=aws_lambda.Code.from_asset(str(code.bundle.path), asset_hash=code.bundle.digest),
-            environment={**code.environment, "AWS_DATA_PATH": f"/var/task/{MODELS}", "POWERTOOLS_LOG_LEVEL": "INFO"},
+            environment={
+                **code.environment,
+                "AWS_DATA_PATH": f"$LAMBDA_TASK_ROOT/{MODELS}",
+                "POWERTOOLS_LOG_LEVEL": "INFO",
+            },
             role=self.role,
             log_group=log,
             timeout=timeout,

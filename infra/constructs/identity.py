@@ -6,7 +6,7 @@ from aws_cdk import Stack, aws_iam
 from constructs import Construct
 
 from infra.config import Config
-from infra.constructs.acknowledge import acknowledge
+from infra.constructs.acknowledge import acknowledge_wildcards
 
 
 class InstanceIdentity(Construct):
@@ -44,6 +44,7 @@ class InstanceIdentity(Construct):
         ):
             if resources:
                 self.role.add_to_policy(aws_iam.PolicyStatement(sid=sid, actions=actions, resources=resources))
+                acknowledge_wildcards(self.role, "The names that the context gives, and no others.", *resources)
 
 
 def profile_name(config: Config, home_region: str) -> str:

@@ -1,20 +1,19 @@
-"""What a machine is started from in one region: network, launch template, and who may use them."""
+"""What a machine is started from in one region: network, launch template and resume script."""
 
 from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
 
-from aws_cdk import CfnParameter, CfnTag, Fn, Stack, aws_ec2, aws_iam
+from aws_cdk import CfnParameter, CfnTag, Fn, Stack, aws_ec2
 from constructs import Construct
 
 from infra.config import ROOT, Config, Network
-from infra.constructs.acknowledge import acknowledge
+from infra.constructs.launching import MANAGED, Pad
 from infra.constructs.network import Ground
 
 RESUME_SCRIPT = ROOT / "spotrelay" / "instance" / "resume.sh"
 IMAGE_PARAMETER = "InstanceImage"  # of the template; its value is the name of an SSM parameter
-MANAGED = "spotrelay:managed"  # tag; its value is the stack's name
 USER_DATA_MOST = 16 * 1024  # bytes before base64, EC2's limit
 RESOLVED_GROWTH = 64  # bytes that a token may grow by when CloudFormation fills it in
 
@@ -55,7 +54,6 @@ class Launchpad(Construct):
         network: Network | None,
     ) -> None:
         super().__init__(scope, name)
-        self._stack_name = config.stack
         self.ground = Ground(
             self,
             "Ground",
@@ -66,7 +64,6 @@ class Launchpad(Construct):
             flow_logs=config.flow_logs,
         )
         self.template = self._launch_template(config, facts, instance_profile, image)
-        self.arn = _arn(self, "launch-template", self.template.ref)
 
     def place(self) -> str:
         """This region's entry of SPOTRELAY_PLACES, as JSON text that CloudFormation completes."""
@@ -112,76 +109,11 @@ class Launchpad(Construct):
             ),
         )
 
-    def grant_launch(self, role: aws_iam.Role, instance_role_arn: str) -> None:
-        """Start machines from this template, with our tag, under the one role; nothing else.
-
-        Four things must agree for a launch: our template for every part of the machine, image and
-        group from the template and not from the request, a subnet of ours, and our tag on it.
-        """
-        ours = {"ArnEquals": {"ec2:LaunchTemplate": self.arn}}
-        tagged = {"StringEquals": {f"aws:RequestTag/{MANAGED}": self._stack_name}}
-        from_template = {**ours, "Bool": {"ec2:IsLaunchTemplateResource": "true"}}
-        subnets = [_arn(self, "subnet", subnet) for _, subnet in self.ground.subnets]
-        group = _arn(self, "security-group", self.ground.security_group)
-        parts = [_arn(self, kind, "*") for kind in ("volume", "network-interface", "spot-instances-request")]
-        image = _arn(self, "image", "*", account="")
-        machine = _arn(self, "instance", "*")
-        fleet = _arn(self, "fleet", "*")
-        for sid, actions, resources, conditions in (
-            ("AskForMachines", ["ec2:CreateFleet"], [fleet, self.arn, *subnets], {}),
-            ("AskForTaggedMachines", ["ec2:CreateFleet"], [machine], tagged),
-            ("StartTaggedMachines", ["ec2:RunInstances"], [machine], {**ours, **tagged}),
-            ("StartTheirParts", ["ec2:RunInstances"], [*parts, self.arn, *subnets], ours),
-            ("StartAsTheTemplateSays", ["ec2:RunInstances"], [image, group], from_template),
-        ):
-            role.add_to_policy(
-                aws_iam.PolicyStatement(sid=sid, actions=actions, resources=resources, conditions=conditions)
-            )
-        self._grant_tagging(role, [machine, *parts])
-        grant_pass_role(role, instance_role_arn)
-
-    def _grant_tagging(self, role: aws_iam.Role, resources: list[str]) -> None:
-        """Tag machines while they are being created, never afterwards: a tag decides who may end them."""
-        role.add_to_policy(
-            aws_iam.PolicyStatement(
-                sid="TagAtLaunch",
-                actions=["ec2:CreateTags"],
-                resources=resources,
-                conditions={"StringEquals": {"ec2:CreateAction": ["CreateFleet", "RunInstances"]}},
-            )
-        )
-
-    def grant_terminate(self, role: aws_iam.Role) -> None:
-        """End machines that carry this stack's tag."""
-        role.add_to_policy(
-            aws_iam.PolicyStatement(
-                sid="EndOurMachines",
-                actions=["ec2:TerminateInstances"],
-                resources=[_arn(self, "instance", "*")],
-                conditions={"StringEquals": {f"aws:ResourceTag/{MANAGED}": self._stack_name}},
-            )
-        )
-
-
-def grant_pass_role(role: aws_iam.Role, instance_role_arn: str) -> None:
-    """Give machines the instance role: this one, and to EC2 only."""
-    role.add_to_policy(
-        aws_iam.PolicyStatement(
-            sid="PassInstanceRole",
-            actions=["iam:PassRole"],
-            resources=[instance_role_arn],
-            conditions={"StringEquals": {"iam:PassedToService": ["ec2.amazonaws.com", "ec2.amazonaws.com.cn"]}},
-        )
-    )
-
-
-def grant_describe(role: aws_iam.Role) -> None:
-    """Look at machines and prices; EC2 knows no narrower resource for this than all."""
-    role.add_to_policy(
-        aws_iam.PolicyStatement(
-            sid="Look", actions=["ec2:DescribeInstances", "ec2:DescribeSpotPriceHistory"], resources=["*"]
-        )
-    )
+    @property
+    def pad(self) -> Pad:
+        """What a grant must name."""
+        subnets = tuple(subnet for _, subnet in self.ground.subnets)
+        return Pad(Stack.of(self).region, self.template.ref, subnets, self.ground.security_group)
 
 
 def user_data(facts: Facts) -> str:
@@ -223,9 +155,3 @@ def image_id(scope: Construct, image: str) -> str:
         description="SSM parameter that names the AMI of the instances.",
     )
     return parameter.value_as_string
-
-
-def _arn(scope: Construct, kind: str, name: str, account: str | None = None) -> str:
-    stack = Stack.of(scope)
-    owner = stack.account if account is None else account
-    return f"arn:{stack.partition}:ec2:{stack.region}:{owner}:{kind}/{name}"

@@ -6,7 +6,7 @@ from aws_cdk import Duration, RemovalPolicy, aws_iam, aws_s3
 from constructs import Construct
 
 from infra.config import Config
-from infra.constructs.acknowledge import acknowledge
+from infra.constructs.acknowledge import acknowledge, acknowledge_wildcards
 
 CODE = "code/*"
 RUNS = "runs/*"
@@ -59,6 +59,9 @@ class Vault(Construct):
     def _grant(self, role: aws_iam.Role, sid: str, actions: list[str], *prefixes: str) -> None:
         resources = [self.bucket.arn_for_objects(prefix) for prefix in prefixes]
         role.add_to_policy(aws_iam.PolicyStatement(sid=sid, actions=actions, resources=resources))
+        acknowledge_wildcards(
+            role, "One prefix of one bucket: keys of runs and bundles cannot be listed in advance.", *resources
+        )
 
     def _access_logs(self) -> aws_s3.Bucket:
         logs = aws_s3.Bucket(
