@@ -1,0 +1,295 @@
+"""What every `LiveStore` must do."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import pytest
+
+from spotrelay.core.checkpoint import Commit, Verdict
+from spotrelay.core.errors import AlreadyExists, Fenced, LeaseHeld, UnknownRun
+from spotrelay.core.lease import Lease
+from spotrelay.core.live import ExitReport
+from spotrelay.testing.contracts.race import LINE_S, RACERS, of_kind, persistent, race
+from spotrelay.testing.contracts.samples import Stores, new_beat, new_commit, new_id, new_run
+
+
+class LiveStoreContract:
+    """Inherit, and give it `stores`: empty for each test, both sides over one state."""
+
+    @pytest.fixture
+    def stores(self) -> Stores:
+        """The implementation under test."""
+        raise NotImplementedError("give the suite its stores")
+
+    @pytest.fixture
+    def rounds(self) -> int:
+        """How often each race is run."""
+        return 10
+
+    @pytest.fixture
+    def run_id(self, stores: Stores) -> str:
+        """A run that was just created."""
+        run = new_run()
+        stores.runs.create(run)
+        return run.run_id
+
+    def test_a_free_lease_is_taken_and_taking_it_again_changes_nothing(self, stores: Stores, run_id: str) -> None:
+        taken = stores.live.take_lease(run_id, 1, "i-1")
+
+        assert taken == Lease(run_id, 1, "i-1")
+        assert stores.live.take_lease(run_id, 1, "i-1") == taken
+        assert stores.live.read_lease(run_id) == taken
+
+    def test_a_held_lease_makes_the_next_attempt_wait(self, stores: Stores, run_id: str) -> None:
+        stores.live.take_lease(run_id, 1, "i-1")
+
+        with pytest.raises(LeaseHeld):
+            stores.live.take_lease(run_id, 2, "i-2")
+
+        assert stores.live.read_lease(run_id).holder == "i-1"
+
+    def test_a_released_lease_goes_to_the_next_attempt_and_never_back(self, stores: Stores, run_id: str) -> None:
+        stores.live.take_lease(run_id, 1, "i-1")
+        stores.live.release_lease(run_id, 1, "i-1")
+
+        with pytest.raises(Fenced):
+            stores.live.take_lease(run_id, 1, "i-1")
+        assert stores.live.take_lease(run_id, 2, "i-2") == Lease(run_id, 2, "i-2")
+        with pytest.raises(Fenced):
+            stores.live.take_lease(run_id, 1, "i-1")
+
+    def test_two_machines_never_share_a_generation(self, stores: Stores, run_id: str) -> None:
+        stores.live.take_lease(run_id, 1, "i-1")
+
+        with pytest.raises(Fenced):
+            stores.live.take_lease(run_id, 1, "i-other")
+
+    def test_a_fenced_attempt_cannot_take_the_lease(self, stores: Stores, run_id: str) -> None:
+        stores.runs.fence(run_id, 2)
+
+        with pytest.raises(Fenced):
+            stores.live.take_lease(run_id, 1, "i-1")
+
+        assert stores.live.take_lease(run_id, 2, "i-2").held
+
+    def test_a_fence_lets_the_next_attempt_in_over_a_holder_that_never_released(
+        self, stores: Stores, run_id: str
+    ) -> None:
+        stores.live.take_lease(run_id, 1, "i-1")
+        stores.runs.fence(run_id, 2)
+
+        assert stores.live.take_lease(run_id, 2, "i-2").holder == "i-2"
+
+    def test_only_the_holder_releases_and_repeating_it_is_harmless(self, stores: Stores, run_id: str) -> None:
+        held = stores.live.take_lease(run_id, 2, "i-2")
+
+        stores.live.release_lease(run_id, 1, "i-1")
+        stores.live.release_lease(run_id, 2, "i-other")
+        assert stores.live.read_lease(run_id) == held
+
+        stores.live.release_lease(run_id, 2, "i-2")
+        stores.live.release_lease(run_id, 2, "i-2")
+        assert stores.live.read_lease(run_id) == replace(held, holder=None)
+
+    def test_a_run_that_nobody_created_is_unknown(self, stores: Stores) -> None:
+        run_id = new_id()
+
+        for attempt in (
+            lambda: stores.live.read_run(run_id),
+            lambda: stores.live.read_lease(run_id),
+            lambda: stores.live.take_lease(run_id, 1, "i-1"),
+            lambda: stores.live.release_lease(run_id, 1, "i-1"),
+            lambda: stores.live.commit(new_commit(run_id, 1, 1), "i-1"),
+        ):
+            with pytest.raises(UnknownRun):
+                attempt()
+
+    def test_an_attempt_reads_the_run_as_the_control_plane_does(self, stores: Stores, run_id: str) -> None:
+        assert stores.live.read_run(run_id) == stores.runs.load(run_id)
+
+    def test_a_commit_of_the_holder_exists_and_counts(self, stores: Stores, run_id: str) -> None:
+        stores.live.take_lease(run_id, 1, "i-1")
+        commit = new_commit(run_id, 1, 1)
+
+        stores.live.commit(commit, "i-1")
+
+        (checkpoint,) = stores.live.checkpoints(run_id)
+        assert checkpoint.commit == commit
+        assert checkpoint.pending
+        assert stores.live.read_lease(run_id).save == 1
+
+    @pytest.mark.parametrize("loss", ["never held", "released", "fenced", "another machine"])
+    def test_a_commit_without_the_lease_is_refused_and_leaves_nothing(
+        self, stores: Stores, run_id: str, loss: str
+    ) -> None:
+        holder = "i-1"
+        if loss != "never held":
+            stores.live.take_lease(run_id, 1, "i-1")
+        if loss == "released":
+            stores.live.release_lease(run_id, 1, "i-1")
+        if loss == "fenced":
+            stores.runs.fence(run_id, 2)
+        if loss == "another machine":
+            holder = "i-other"
+
+        with pytest.raises(Fenced):
+            stores.live.commit(new_commit(run_id, 1, 1), holder)
+
+        assert stores.live.checkpoints(run_id) == ()
+
+    def test_a_commit_sent_again_succeeds_and_stays_single(self, stores: Stores, run_id: str) -> None:
+        stores.live.take_lease(run_id, 1, "i-1")
+        commit = new_commit(run_id, 1, 1)
+
+        stores.live.commit(commit, "i-1")
+        stores.live.commit(commit, "i-1")
+
+        assert len(stores.live.checkpoints(run_id)) == 1
+
+    def test_a_commit_sent_again_succeeds_even_when_the_lease_is_long_gone(self, stores: Stores, run_id: str) -> None:
+        stores.live.take_lease(run_id, 1, "i-1")
+        commit = new_commit(run_id, 1, 1)
+        stores.live.commit(commit, "i-1")
+        stores.runs.fence(run_id, 2)
+        stores.live.take_lease(run_id, 2, "i-2")
+        stores.live.commit(new_commit(run_id, 2, 1), "i-2")
+
+        stores.live.commit(commit, "i-1")
+
+        assert [str(checkpoint.id) for checkpoint in stores.live.checkpoints(run_id)] == ["2.1", "1.1"]
+
+    def test_another_checkpoint_under_the_same_save_is_refused(self, stores: Stores, run_id: str) -> None:
+        stores.live.take_lease(run_id, 1, "i-1")
+        first = new_commit(run_id, 1, 1)
+        stores.live.commit(first, "i-1")
+
+        with pytest.raises(AlreadyExists):
+            stores.live.commit(replace(first, step=first.step + 1), "i-1")
+
+        assert [checkpoint.commit for checkpoint in stores.live.checkpoints(run_id)] == [first]
+
+    def test_saves_may_leave_gaps_and_never_go_back(self, stores: Stores, run_id: str) -> None:
+        stores.live.take_lease(run_id, 1, "i-1")
+        stores.live.commit(new_commit(run_id, 1, 3), "i-1")
+
+        with pytest.raises(AlreadyExists):
+            stores.live.commit(new_commit(run_id, 1, 2), "i-1")
+
+        assert stores.live.read_lease(run_id).save == 3
+
+    def test_a_new_generation_counts_its_saves_from_1(self, stores: Stores, run_id: str) -> None:
+        stores.live.take_lease(run_id, 1, "i-1")
+        stores.live.commit(new_commit(run_id, 1, 5), "i-1")
+        stores.live.release_lease(run_id, 1, "i-1")
+
+        assert stores.live.take_lease(run_id, 2, "i-2").save == 0
+        stores.live.commit(new_commit(run_id, 2, 1), "i-2")
+
+        assert [str(checkpoint.id) for checkpoint in stores.live.checkpoints(run_id)] == ["2.1", "1.5"]
+
+    def test_checkpoints_come_newest_first_as_many_as_asked_for(self, stores: Stores, run_id: str) -> None:
+        stores.live.take_lease(run_id, 1, "i-1")
+        for save in range(1, 13):
+            stores.live.commit(new_commit(run_id, 1, save), "i-1")
+        stores.runs.record_verdict(run_id, Verdict(1, 10, True))
+        stores.runs.record_verdict(run_id, Verdict(1, 1, False, "old"))
+
+        newest = stores.live.checkpoints(run_id, limit=4)
+
+        assert [checkpoint.id.save for checkpoint in newest] == [12, 11, 10, 9]
+        assert [checkpoint.verified for checkpoint in newest] == [False, False, True, False]
+
+    def test_the_newest_heartbeat_of_an_attempt_replaces_the_one_before(self, stores: Stores, run_id: str) -> None:
+        for counter in (1, 2, 3):
+            stores.live.beat(new_beat(run_id, 1, counter))
+
+        assert stores.runs.load(run_id).heartbeats == (new_beat(run_id, 1, 3),)
+
+    def test_the_first_report_of_an_attempt_stays(self, stores: Stores, run_id: str) -> None:
+        first = ExitReport(run_id, 1, 1, "program", "Traceback: é\n")
+
+        stores.live.report(first)
+        stores.live.report(ExitReport(run_id, 1, 0, "boot"))
+
+        assert stores.runs.load(run_id).reports == (first,)
+
+    def test_of_many_machines_that_want_one_lease_exactly_one_gets_it(
+        self, stores: Stores, run_id: str, rounds: int
+    ) -> None:
+        for generation in range(1, rounds + 1):
+            outcomes = race(
+                [lambda r=r, g=generation: _take(stores, run_id, g, f"i-{r}") for r in range(RACERS)]  # type: ignore[misc]
+            )
+
+            winners = [outcome for outcome in outcomes if isinstance(outcome, Lease)]
+            assert len(winners) == 1
+            assert of_kind(outcomes, Fenced) == RACERS - 1
+            assert stores.live.read_lease(run_id) == winners[0]
+            stores.live.release_lease(run_id, generation, str(winners[0].holder))
+
+    def test_of_many_attempts_that_race_for_a_free_lease_one_holds_it_in_the_end(
+        self, stores: Stores, run_id: str, rounds: int
+    ) -> None:
+        for number in range(rounds):
+            first = 1 + number * RACERS
+            outcomes = race(
+                [lambda g=first + r: _take(stores, run_id, g, f"i-{g}") for r in range(RACERS)]  # type: ignore[misc]
+            )
+
+            lease = stores.live.read_lease(run_id)
+            assert [o for o in outcomes if isinstance(o, Lease)] == [lease]
+            stores.runs.fence(run_id, first + RACERS)
+
+    def test_of_many_commits_under_one_save_exactly_one_exists(self, stores: Stores, run_id: str, rounds: int) -> None:
+        stores.live.take_lease(run_id, 1, "i-1")
+
+        for save in range(1, rounds + 1):
+            commits = [new_commit(run_id, 1, save, step=step) for step in range(RACERS)]
+            outcomes = race([lambda c=c: _commit(stores, c, "i-1") for c in commits])  # type: ignore[misc]
+
+            (winner,) = [commit for commit, outcome in zip(commits, outcomes, strict=True) if outcome is None]
+            assert of_kind(outcomes, AlreadyExists) == RACERS - 1
+            assert stores.live.checkpoints(run_id, limit=1)[0].commit == winner
+
+    def test_after_a_fence_has_returned_no_older_commit_ever_appears(self, stores: Stores, rounds: int) -> None:
+        for _ in range(rounds):
+            run = new_run()
+            stores.runs.create(run)
+            stores.live.take_lease(run.run_id, 1, "i-1")
+            seen: list[int] = []
+            begun = threading.Event()
+
+            def zombie(run_id: str = run.run_id, begun: threading.Event = begun) -> int:
+                for save in range(1, 1000):
+                    try:
+                        _commit(stores, new_commit(run_id, 1, save), "i-1")
+                    except Fenced:
+                        begun.set()
+                        return save - 1
+                    begun.set()
+                raise AssertionError("never fenced")
+
+            def plane(run_id: str = run.run_id, begun: threading.Event = begun, seen: list[int] = seen) -> int:
+                assert begun.wait(LINE_S)
+                persistent(lambda: stores.runs.fence(run_id, 2))
+                seen.extend(c.id.save for c in stores.live.checkpoints(run_id, limit=1000))
+                _take(stores, run_id, 2, "i-2")
+                _commit(stores, new_commit(run_id, 2, 1), "i-2")
+                return 0
+
+            committed, _ = race([zombie, plane])
+
+            ids = [checkpoint.id for checkpoint in stores.live.checkpoints(run.run_id, limit=1000)]
+            assert sorted(i.save for i in ids if i.generation == 1) == sorted(seen)
+            assert committed == len(seen)
+            assert sum(i.generation == 2 for i in ids) == 1
+
+
+def _take(stores: Stores, run_id: str, generation: int, holder: str) -> Lease:
+    return persistent(lambda: stores.live.take_lease(run_id, generation, holder))
+
+
+def _commit(stores: Stores, commit: Commit, holder: str) -> None:
+    persistent(lambda: stores.live.commit(commit, holder))

@@ -1,0 +1,167 @@
+"""What every `Machines` must do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from spotrelay.core.errors import InvalidInput
+from spotrelay.core.notice import InstanceState
+from spotrelay.core.placement import FailureScope, Pool, Rung
+from spotrelay.core.ports import LaunchAnswer, Machine, Machines
+from spotrelay.testing.contracts.race import RACERS, persistent, race
+from spotrelay.testing.contracts.samples import NOON, new_id
+
+UNKNOWN_MACHINE = "i-0abcdef0123456789"
+
+
+@dataclass(frozen=True)
+class Ec2UnderTest:
+    """An implementation, where it may launch, and a hand on its capacity."""
+
+    machines: Machines
+    pools: tuple[Pool, ...]  # two or more Spot pools of one region
+    refuse: Callable[[Pool, str], None]  # from now on, with this error code
+
+
+class MachinesContract:
+    """Inherit, and give it `ec2`: without any machine at first."""
+
+    @pytest.fixture
+    def ec2(self) -> Ec2UnderTest:
+        """The implementation under test."""
+        raise NotImplementedError("give the suite its EC2")
+
+    @pytest.fixture
+    def rounds(self) -> int:
+        """How often each race is run."""
+        return 5
+
+    def test_a_request_is_the_same_after_it_was_stored(self, ec2: Ec2UnderTest) -> None:
+        run_id = new_id()
+        request = ec2.machines.prepare(run_id, 1, 1, Rung(ec2.pools, "test"))
+
+        assert json.loads(json.dumps(request)) == request
+        assert request == ec2.machines.prepare(run_id, 1, 1, Rung(ec2.pools, "test"))
+
+    def test_a_launch_gives_a_machine_in_one_of_its_pools(self, ec2: Ec2UnderTest) -> None:
+        run_id = new_id()
+
+        answer = launched(ec2, run_id, generation=3, launch=4)
+
+        assert answer.pool in ec2.pools
+        machine = ec2.machines.find(run_id, 4)
+        assert machine is not None
+        assert (machine.instance_id, machine.run_id, machine.generation, machine.launch, machine.pool) == (
+            answer.instance_id,
+            run_id,
+            3,
+            4,
+            answer.pool,
+        )
+        assert not machine.state.is_over
+
+    def test_the_same_request_is_the_same_machine(self, ec2: Ec2UnderTest) -> None:
+        run_id = new_id()
+
+        answers = [launched(ec2, run_id) for _ in range(3)]
+
+        assert len({answer.instance_id for answer in answers}) == 1
+        assert len(_of(ec2, run_id)) == 1
+
+    def test_another_request_under_a_used_token_is_refused(self, ec2: Ec2UnderTest) -> None:
+        run_id = new_id()
+        launched(ec2, run_id)
+
+        changed = ec2.machines.prepare(run_id, 1, 1, Rung(ec2.pools[1:], "changed"))
+        answer = ec2.machines.launch(changed, NOON)
+
+        assert answer.instance_id is None
+        assert {refusal.scope for refusal in answer.refusals} == {FailureScope.CONFIGURATION}
+        assert len(_of(ec2, run_id)) == 1
+
+    def test_a_refused_pool_sends_the_launch_to_the_next(self, ec2: Ec2UnderTest) -> None:
+        ec2.refuse(ec2.pools[0], "InsufficientInstanceCapacity")
+
+        answer = launched(ec2, new_id())
+
+        assert answer.pool in ec2.pools[1:]
+        assert all(refusal.pool == ec2.pools[0] for refusal in answer.refusals)
+
+    def test_when_every_pool_refuses_the_answer_says_so_for_each(self, ec2: Ec2UnderTest) -> None:
+        for pool in ec2.pools:
+            ec2.refuse(pool, "InsufficientInstanceCapacity")
+        run_id = new_id()
+
+        answer = ec2.machines.launch(ec2.machines.prepare(run_id, 1, 1, Rung(ec2.pools, "test")), NOON)
+
+        assert (answer.instance_id, answer.pool) == (None, None)
+        assert {(r.pool, r.scope, r.code, r.at) for r in answer.refusals} == {
+            (pool, FailureScope.POOL, "InsufficientInstanceCapacity", NOON) for pool in ec2.pools
+        }
+        assert ec2.machines.find(run_id, 1) is None
+
+    def test_a_launch_that_was_never_made_is_not_found(self, ec2: Ec2UnderTest) -> None:
+        run_id = new_id()
+        launched(ec2, run_id)
+
+        assert ec2.machines.find(run_id, 2) is None
+        assert ec2.machines.find(new_id(), 1) is None
+
+    def test_states_are_told_for_each_and_gone_for_an_unknown_one(self, ec2: Ec2UnderTest) -> None:
+        mine = str(launched(ec2, new_id()).instance_id)
+
+        states = ec2.machines.states((mine, UNKNOWN_MACHINE))
+
+        assert states[mine] in (InstanceState.PENDING, InstanceState.RUNNING)
+        assert states[UNKNOWN_MACHINE] is InstanceState.GONE
+        assert ec2.machines.states(()) == {}
+
+    def test_a_terminated_machine_is_over_and_no_longer_managed(self, ec2: Ec2UnderTest) -> None:
+        run_id = new_id()
+        mine = str(launched(ec2, run_id).instance_id)
+        assert [machine.instance_id for machine in _of(ec2, run_id)] == [mine]
+
+        ec2.machines.terminate(mine)
+        ec2.machines.terminate(mine)
+
+        assert ec2.machines.states((mine,))[mine].is_over
+        assert _of(ec2, run_id) == []
+
+    def test_terminating_a_machine_that_is_not_there_is_harmless(self, ec2: Ec2UnderTest) -> None:
+        ec2.machines.terminate(UNKNOWN_MACHINE)
+
+        assert ec2.machines.states((UNKNOWN_MACHINE,)) == {UNKNOWN_MACHINE: InstanceState.GONE}
+
+    def test_known_prices_are_above_zero_and_of_the_pools_asked_for(self, ec2: Ec2UnderTest) -> None:
+        prices = ec2.machines.prices(ec2.pools)
+
+        assert set(prices) <= set(ec2.pools)
+        assert all(price > 0 for price in prices.values())
+
+    def test_of_many_senders_of_one_request_all_get_the_same_machine(self, ec2: Ec2UnderTest, rounds: int) -> None:
+        for _ in range(rounds):
+            run_id = new_id()
+
+            outcomes = race([lambda r=run_id: launched(ec2, r).instance_id] * RACERS)  # type: ignore[misc]
+
+            assert len(set(outcomes)) == 1
+            (machine,) = _of(ec2, run_id)
+            assert machine.instance_id == outcomes[0]
+            ec2.machines.terminate(machine.instance_id)
+
+
+def launched(ec2: Ec2UnderTest, run_id: str, generation: int = 1, launch: int = 1) -> LaunchAnswer:
+    """The answer to a launch into every pool, which has to give a machine."""
+    request = ec2.machines.prepare(run_id, generation, launch, Rung(ec2.pools, "test"))
+    answer = persistent(lambda: ec2.machines.launch(request, NOON))
+    if answer.instance_id is None:
+        raise InvalidInput(f"the suite needs capacity: {answer.refusals}")
+    return answer
+
+
+def _of(ec2: Ec2UnderTest, run_id: str) -> list[Machine]:
+    return [machine for machine in ec2.machines.managed() if machine.run_id == run_id]

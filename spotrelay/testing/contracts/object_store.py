@@ -1,0 +1,93 @@
+"""What every `ObjectStore` must do."""
+
+from __future__ import annotations
+
+import pytest
+
+from spotrelay.core.errors import AlreadyExists, Missing
+from spotrelay.core.ports import ObjectStore, StoredObject
+from spotrelay.testing.contracts.race import RACERS, of_kind, persistent, race
+from spotrelay.testing.contracts.samples import new_id
+
+
+class ObjectStoreContract:
+    """Inherit, and give it `objects`: one versioned bucket, that may be shared by the tests."""
+
+    @pytest.fixture
+    def objects(self) -> ObjectStore:
+        """The implementation under test."""
+        raise NotImplementedError("give the suite its bucket")
+
+    @pytest.fixture
+    def rounds(self) -> int:
+        """How often each race is run."""
+        return 10
+
+    @pytest.fixture
+    def prefix(self) -> str:
+        """A prefix of the bucket that nobody else uses."""
+        return f"runs/{new_id()}/"
+
+    @pytest.mark.parametrize("body", [b"", b"x", bytes(range(256)) * 400])
+    def test_an_object_comes_back_as_it_was_put(self, objects: ObjectStore, prefix: str, body: bytes) -> None:
+        stored = objects.put(f"{prefix}a", body)
+
+        assert stored.size == len(body)
+        assert objects.get(f"{prefix}a") == body
+        assert objects.get(f"{prefix}a", stored.version_id) == body
+
+    def test_a_head_tells_what_the_put_told(self, objects: ObjectStore, prefix: str) -> None:
+        stored = objects.put(f"{prefix}a", b"shard")
+
+        assert objects.head(f"{prefix}a") == stored
+        assert objects.head(f"{prefix}a", stored.version_id).etag == stored.etag
+        assert stored.checksum.partition(":")[0] in ("crc32", "crc32c", "crc64nvme")
+
+    def test_nothing_is_ever_overwritten(self, objects: ObjectStore, prefix: str) -> None:
+        first = objects.put(f"{prefix}a", b"first")
+
+        for again in (b"first", b"second"):
+            with pytest.raises(AlreadyExists):
+                objects.put(f"{prefix}a", again)
+
+        assert objects.get(f"{prefix}a") == b"first"
+        assert [stored.version_id for stored in objects.list_versions(prefix)] == [first.version_id]
+
+    def test_what_is_not_there_is_missing(self, objects: ObjectStore, prefix: str) -> None:
+        objects.put(f"{prefix}a", b"here")
+        elsewhere = objects.put(f"{prefix}b", b"there").version_id
+
+        for attempt in (
+            lambda: objects.get(f"{prefix}none"),
+            lambda: objects.head(f"{prefix}none"),
+            lambda: objects.get(f"{prefix}a", elsewhere),
+            lambda: objects.head(f"{prefix}a", elsewhere),
+        ):
+            with pytest.raises(Missing):
+                attempt()
+
+    def test_a_listing_shows_the_versions_under_its_prefix_and_no_others(
+        self, objects: ObjectStore, prefix: str
+    ) -> None:
+        keys = [f"{prefix}shards/{name}" for name in ("a", "b c+d&%e", "ü/€")]
+        stored = {key: objects.put(key, key.encode()) for key in keys}
+        objects.put(f"{prefix}manifests/a", b"")
+
+        listed = list(objects.list_versions(f"{prefix}shards/"))
+
+        assert {o.key: (o.version_id, o.size, o.etag) for o in listed} == {
+            key: (o.version_id, o.size, o.etag) for key, o in stored.items()
+        }
+        assert all(o.latest for o in listed)
+        assert list(objects.list_versions(f"{prefix}nothing")) == []
+
+    def test_of_many_puts_to_one_key_exactly_one_wins(self, objects: ObjectStore, prefix: str, rounds: int) -> None:
+        for number in range(rounds):
+            key = f"{prefix}{number}"
+            bodies = [f"racer {racer}".encode() for racer in range(RACERS)]
+
+            outcomes = race([lambda b=b, k=key: persistent(lambda: objects.put(k, b)) for b in bodies])  # type: ignore[misc]
+
+            (winner,) = [index for index, o in enumerate(outcomes) if isinstance(o, StoredObject)]
+            assert of_kind(outcomes, AlreadyExists) == RACERS - 1
+            assert objects.get(key) == bodies[winner]

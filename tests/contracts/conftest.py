@@ -1,0 +1,58 @@
+"""A MiniStack for the session, with a table and a bucket of our layout for each test."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+
+from spotrelay.aws.clients import Clients
+from spotrelay.aws.layout import table_definition
+from spotrelay.testing.ministack import ministack
+
+REGION = "us-east-1"
+
+
+@pytest.fixture(scope="session")
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder: Path = tmp_path_factory.mktemp("ministack")
+    with ministack(folder) as address:
+        yield address
+
+
+@pytest.fixture
+def clients(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Clients:
+    """Clients as in production, told by the SDK's own variables where AWS is; an account for each test."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", f"{secrets.randbelow(10**12):012d}")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    return Clients(REGION, boto3.Session(region_name=REGION))
+
+
+@pytest.fixture
+def table(clients: Clients) -> str:
+    name = f"spotrelay-{secrets.token_hex(4)}"
+    clients.client("dynamodb").create_table(**table_definition(name))
+    return name
+
+
+@pytest.fixture
+def bucket(clients: Clients) -> str:
+    name = f"spotrelay-{secrets.token_hex(6)}"
+    s3 = clients.client("s3")
+    s3.create_bucket(Bucket=name)
+    s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+    return name
+
+
+@pytest.fixture(params=[10, pytest.param(200, marks=pytest.mark.long)], ids=["short", "long"])
+def rounds(request: pytest.FixtureRequest) -> int:
+    """How often each race is run."""
+    count: int = request.param
+    return count
