@@ -1,0 +1,50 @@
+"""Three lines that make a training script outlive its machines.
+
+::
+
+    run = trainer_shim.attach(model=model, optimizer=optimizer, scheduler=scheduler, loader=loader)
+    for step, batch in run.steps(loader, total=10_000):
+        ...
+        run.step(loss)
+
+Importing this package starts nothing and imports neither a framework nor an AWS client.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trainer_shim.run import Run
+
+__all__ = ["attach"]
+
+
+def attach(
+    *,
+    model: Any,
+    optimizer: Any = None,
+    scheduler: Any = None,
+    loader: Any = None,
+    scaler: Any = None,
+    extra: Any = None,
+) -> Run:
+    """Make this script's training state outlive the machine; resume it where a checkpoint exists.
+
+    Inside Spotrelay this waits for the lease, restores the newest verified checkpoint and starts the
+    heartbeat. Outside, the script trains as it would without, and says so once.
+
+    Args:
+        model: a torch module, or several as a list or dictionary; likewise optimizer and scheduler.
+        scaler: a GradScaler.
+        loader: what `run.steps` iterates over when it is given none.
+        extra: your own state: a dictionary or list of numbers, texts and tensors, refilled in place on
+            resume, or an object with `state_dict` and `load_state_dict`.
+
+    Raises:
+        SystemExit: this attempt was replaced (76), drained while it waited (75), or cannot resume (1).
+        InvalidInput: something attached cannot be saved, or a checkpoint does not fit; names it.
+    """
+    from trainer_shim.attaching import attach as attach_here
+
+    return attach_here(model, optimizer, scheduler, loader, scaler, extra)

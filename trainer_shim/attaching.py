@@ -1,0 +1,58 @@
+"""How a script becomes an attempt of a run: the environment, the framework, the session."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from spotrelay.core.errors import InvalidInput, Unavailable
+from trainer_shim import wiring
+from trainer_shim.environment import Identity, read_identity
+from trainer_shim.framework import Framework
+from trainer_shim.run import Run
+from trainer_shim.session import Session
+from trainer_shim.voice import say
+
+
+def attach(model: Any, optimizer: Any, scheduler: Any, loader: Any, scaler: Any, extra: Any) -> Run:
+    """See `trainer_shim.attach`."""
+    framework = _framework(model, optimizer, scheduler, scaler, extra)
+    identity = read_identity(os.environ)
+    if identity is None:
+        say("no run in the environment: training goes on without checkpoints (`spotrelay submit` adds them)")
+        return Run(framework, None, loader, extra)
+    session = Session(identity, _connect(identity), framework)
+    session.enter()
+    return Run(framework, session, loader, extra)
+
+
+def _framework(model: Any, optimizer: Any, scheduler: Any, scaler: Any, extra: Any) -> Framework:
+    torch = sys.modules.get("torch")
+    models = model.values() if isinstance(model, Mapping) else model if isinstance(model, (list, tuple)) else [model]
+    if torch is None or not _all_modules(torch, models):
+        raise InvalidInput(
+            f"attach(model={type(model).__qualname__}): give a torch.nn.Module, or several in a list or dictionary"
+        )
+    from trainer_shim.frameworks.torch import TorchFramework
+
+    return TorchFramework(model, optimizer, scheduler, scaler, extra)
+
+
+def _all_modules(torch: Any, models: Iterable[Any]) -> bool:
+    return all(isinstance(each, torch.nn.Module) for each in models)
+
+
+def _connect(identity: Identity) -> wiring.Ports:
+    deadline = time.monotonic() + identity.timings.boot.total_seconds()
+    while True:
+        try:
+            return wiring.connect(identity)
+        except Unavailable as error:
+            if time.monotonic() >= deadline:
+                raise
+            say(f"AWS is not reachable yet: {error}")
+        time.sleep(random.uniform(1.0, 2.0))

@@ -1,0 +1,105 @@
+"""What the session needs of a training framework. Each one is in a file of its own in `frameworks`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from trainer_shim.shards import Plan
+from trainer_shim.tree import Array, Leaf
+
+
+class Feed(Protocol):
+    """Batches, epoch after epoch, from a loader whose position can be saved."""
+
+    def next(self) -> Any:
+        """The next batch; begins a new epoch where one ends.
+
+        Raises:
+            StopIteration: the loader has no batch at all, or only one pass was asked for and is over.
+        """
+        ...
+
+    def position(self) -> dict[str, Any]:
+        """Where in the data the next batch is, as training state."""
+        ...
+
+    def close(self) -> None:
+        """End the loader's workers."""
+        ...
+
+
+class Framework(Protocol):
+    """Everything that is particular to one framework."""
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of the framework and what it computes with."""
+        ...
+
+    @property
+    def threads(self) -> int:
+        """Within one operation: another number may change the bits of a result."""
+        ...
+
+    def capture(self) -> dict[str, Any]:
+        """The training state: live arrays, not copies, in a tree that `tree.flatten` accepts."""
+        ...
+
+    def describe(self, value: Any, path: str) -> Array | None:
+        """What a value is if it is an array of the framework's.
+
+        Raises:
+            InvalidInput: it is one that no checkpoint can hold.
+        """
+        ...
+
+    def stage(self, leaves: Sequence[Leaf], plan: Plan, buffer: memoryview) -> None:
+        """Copy every array to its place in the buffer."""
+        ...
+
+    def not_finite(self, plan: Plan, buffer: memoryview) -> tuple[str, ...]:
+        """Names of staged parameters and optimizer arrays that hold an infinity or a NaN."""
+        ...
+
+    def array(self, data: memoryview, dtype: str, shape: tuple[int, ...]) -> Any:
+        """An array over these bytes, to be read only.
+
+        Raises:
+            InvalidInput: they cannot be one.
+        """
+        ...
+
+    def misfits(self, state: dict[str, Any]) -> list[str]:
+        """Every reason why a state cannot be applied to what the script attached; touches nothing."""
+        ...
+
+    def apply(self, state: dict[str, Any]) -> None:
+        """Put a state that has no misfits into the model, the optimizer and the rest."""
+        ...
+
+    def apply_randomness(self, state: dict[str, Any]) -> None:
+        """Put only the random generators of the process where the state has them."""
+        ...
+
+    def feed(
+        self,
+        loader: Any,
+        endless: bool,
+        tracked: bool,
+        position: dict[str, Any] | None,
+        settled: Callable[[], None],
+    ) -> Feed:
+        """Batches from a loader.
+
+        Args:
+            endless: begin another epoch whenever one ends.
+            tracked: whether the position will be saved; if not, the loader is used as it is.
+            position: where to continue; None for the beginning.
+            settled: to be called when the position is reached, before the first batch is asked for.
+        """
+        ...
+
+    def loss(self, value: Any) -> float | None:
+        """A loss as a number; None when it is none."""
+        ...

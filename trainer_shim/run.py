@@ -1,0 +1,159 @@
+"""What a training script holds: its run."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
+
+from trainer_shim.framework import Feed, Framework
+from trainer_shim.session import Session
+
+
+class Run:
+    """A run as its script sees it; outside Spotrelay the same, without checkpoints.
+
+    Use it as a context manager, or let the end of the process close it.
+    """
+
+    def __init__(self, framework: Framework, session: Session | None, loader: Any, extra: Any) -> None:
+        restored = session.restored if session is not None else None
+        self.extra = extra
+        self.id: str | None = session.identity.run_id if session is not None else None
+        self.generation: int = session.identity.generation if session is not None else 0
+        self.resumed_from: int | None = restored.manifest.step if restored is not None else None
+        self.step_number: int = self.resumed_from or 0  # steps finished
+        self._framework = framework
+        self._session = session
+        self._loader = loader
+        self._awaited = restored.state if restored is not None else None  # its data position is still to be taken
+        self._stage = -1  # calls of steps() so far, counted from 0
+        self._feed: Feed | None = None
+        self._open = False  # a batch was given out and its step is not finished
+        self._report: tuple[Any, bool] = (None, True)
+        self._pid = os.getpid()
+        atexit.register(self.close)
+
+    def steps(self, loader: Any = None, total: int | None = None) -> Iterator[tuple[int, Any]]:
+        """Batches with their step numbers, from where the run stands, epoch after epoch.
+
+        Everything in the loop's body belongs to the step: checkpoints are taken after it. When the
+        steps are exhausted the last state is saved, and the loop ends once it is committed.
+
+        Args:
+            loader: as given to `attach` when left out.
+            total: the run's number of steps, those before a resume included; None for one pass
+                over the loader.
+
+        Raises:
+            SystemExit: the attempt has drained or was replaced.
+            ValueError: there is no loader, or it has no batch.
+            RuntimeError: `step` was not called for a batch.
+        """
+        loader = self._loader if loader is None else loader
+        if loader is None:
+            raise ValueError("run.steps() needs a loader: give one here or to attach()")
+        self._stage += 1
+        position = self._position()
+        if position == _BEHIND:
+            return
+        feed = self._framework.feed(loader, total is not None, self._session is not None, position, self._settle)
+        self._feed = feed
+        if self._session is not None:
+            self._session.begin_steps(total)
+        try:
+            while total is None or self.step_number < total:
+                batch = self._next(feed, total)
+                if batch is _END:
+                    break
+                self._open = True
+                yield self.step_number, batch
+                self._finish_step()
+            if self._session is not None:
+                self._session.finish(self.step_number, self._data)
+        finally:
+            self._feed = None
+            self._open = False
+            feed.close()
+
+    def step(self, loss: Any = None, *, accumulating: bool = False) -> None:
+        """Finish a step; call it once for each batch.
+
+        Inside `steps` the decision to save or to drain is carried out when the loop's body has
+        ended; in a loop of one's own, here.
+
+        Args:
+            loss: a number or a tensor with one element, for the health gate and the display.
+            accumulating: gradients of this batch still wait for the optimizer's step, so that no
+                checkpoint may be taken after it.
+        """
+        if os.getpid() != self._pid:
+            raise RuntimeError("run.step() was called in a forked process: only the one that attached may call it")
+        if self._feed is None:
+            self.step_number += 1
+            if self._session is not None:
+                self._session.boundary(self.step_number, loss, dict, not accumulating)
+            return
+        if not self._open:
+            raise RuntimeError("run.step() was called twice for one batch: call it once per batch of run.steps()")
+        self._open = False
+        self._report = (loss, not accumulating)
+
+    def close(self) -> None:
+        """End the run's threads. Harmless when repeated."""
+        if self._session is not None and os.getpid() == self._pid:
+            self._session.close()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _next(self, feed: Feed, total: int | None) -> Any:
+        try:
+            return feed.next()
+        except StopIteration:
+            if total is not None:
+                raise ValueError("the loader has no batch, so run.steps() cannot make any step") from None
+            return _END
+
+    def _finish_step(self) -> None:
+        if self._open:
+            raise RuntimeError(
+                f"run.step(loss) was not called for step {self.step_number}: call it once for every batch of "
+                "run.steps(), also for one that you skip"
+            )
+        self.step_number += 1
+        if self._session is not None:
+            loss, settled = self._report
+            self._session.boundary(self.step_number, loss, self._data, settled)
+
+    def _data(self) -> dict[str, Any]:
+        assert self._feed is not None
+        return {"stage": self._stage, "position": self._feed.position()}
+
+    def _position(self) -> Any:
+        """Where this call of `steps` continues; None at its beginning."""
+        if self._awaited is None:
+            return None
+        data = self._awaited["data"]
+        if not data:
+            return None
+        if self._stage < data["stage"]:
+            return _BEHIND
+        return data["position"] if self._stage == data["stage"] else None
+
+    def _settle(self) -> None:
+        """Put the process's generators where the checkpoint has them: the next batch is drawn from them."""
+        if self._awaited is not None:
+            self._framework.apply_randomness(self._awaited)
+            self._awaited = None
+
+
+_BEHIND = "behind"  # an earlier call of steps(), finished before the checkpoint
+_END = object()

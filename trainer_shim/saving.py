@@ -1,0 +1,202 @@
+"""A checkpoint on its way: shards, manifest, commit, in this order and never another.
+
+Every object is created, never overwritten; what cannot be told apart from our own earlier try by
+its size and digest-bearing key is not ours. Until the commit nothing of it exists for anybody.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import xxhash
+
+from spotrelay.core.checkpoint import (
+    Commit,
+    Health,
+    Manifest,
+    SaveReason,
+    Shard,
+    digest_of,
+    manifest_key,
+    shard_key,
+)
+from spotrelay.core.errors import AlreadyExists, Fenced
+from spotrelay.core.health import Judgement
+from spotrelay.core.ports import StoredObject
+from trainer_shim.environment import Identity
+from trainer_shim.herald import publish
+from trainer_shim.patience import Cancelled, persevere
+from trainer_shim.shards import Plan
+from trainer_shim.together import together
+from trainer_shim.voice import say
+from trainer_shim.wiring import Ports
+
+T = TypeVar("T")
+
+RANK = 0  # one process for now; names carry it so that more can come
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Training state as it was after one step, in the staging buffer."""
+
+    step: int  # steps finished
+    reason: SaveReason
+    tree: dict[str, Any]  # the manifest's part about the state
+    plan: Plan
+    buffer: memoryview
+    judge: Callable[[], Judgement]  # looks at the buffer; slow, so not on the training's thread
+    stall_s: float
+    taken_at: float  # monotonic
+    threads: int
+    versions: dict[str, str] = field(default_factory=dict)
+    code: str = ""
+
+
+class Flight:
+    """One save in the background. At most one exists at a time."""
+
+    def __init__(self, ports: Ports, identity: Identity, snapshot: Snapshot, save: int) -> None:
+        self.snapshot = snapshot
+        self.save = save  # number of the save; grows when one turns out to be taken
+        self.commit: Commit | None = None  # once it is committed
+        self.failure: Exception | None = None  # why it never will be
+        self.trouble = ""  # what does not work at present
+        self.judgement = Judgement(Health.HEALTHY)  # once the arrays have been looked at
+        self.whole_s = 0.0  # from the snapshot to the commit
+        self.over = threading.Event()
+        self._cancel = threading.Event()
+        self._ports = ports
+        self._identity = identity
+
+    def start(self) -> None:
+        """Begin."""
+        threading.Thread(target=self.fly, name=f"spotrelay-save-{self.save}", daemon=True).start()
+
+    def cancel(self) -> None:
+        """Give up as soon as no request is under way."""
+        self._cancel.set()
+
+    @property
+    def cancelled(self) -> bool:
+        return self._cancel.is_set()
+
+    @property
+    def fenced(self) -> bool:
+        """Whether it was refused because another attempt is in place."""
+        return isinstance(self.failure, Fenced)
+
+    def fly(self) -> None:
+        """Everything, to whatever end; never raises."""
+        try:
+            self.commit = self._persist()
+            self.whole_s = time.monotonic() - self.snapshot.taken_at
+        except Exception as error:  # noqa: BLE001 - nothing in here may end the training
+            self.failure = error
+            if not isinstance(error, (Cancelled, Fenced)):
+                say(f"checkpoint {self._identity.generation}.{self.save} failed, training goes on: {error}")
+        finally:
+            self.over.set()
+        if self.commit is not None:
+            self._announce(self.commit)
+
+    def _announce(self, commit: Commit) -> None:
+        detail = {"run_id": commit.run_id, "generation": commit.generation, "save": commit.save}
+        publish(self._ports.publisher, "Checkpoint Committed", detail)
+
+    def _persist(self) -> Commit:
+        while True:
+            try:
+                return self._persist_as(self.save)
+            except AlreadyExists:
+                # A process of this very attempt was here before: its number stays its own.
+                if self._cancel.is_set():
+                    raise
+                self.save += 1
+
+    def _persist_as(self, save: int) -> Commit:
+        snapshot, identity = self.snapshot, self._identity
+        shards = self._store_shards(save)
+        durable_s = time.monotonic() - snapshot.taken_at
+        self.judgement = judgement = snapshot.judge()
+        manifest = Manifest(
+            identity.run_id,
+            identity.generation,
+            save,
+            snapshot.step,
+            shards,
+            {**snapshot.tree, "why": judgement.reason},
+            threads=snapshot.threads,
+            health=judgement.health,
+            reason=snapshot.reason,
+            versions=snapshot.versions,
+            code=snapshot.code,
+        )
+        body = manifest.encode()
+        stored = self._create(manifest_key(identity.run_id, identity.generation, save), body)
+        commit = Commit(
+            identity.run_id,
+            identity.generation,
+            save,
+            snapshot.step,
+            stored.key,
+            stored.version_id,
+            digest_of(body),
+            sum(shard.size for shard in shards),
+            judgement.health,
+            snapshot.reason,
+            round(snapshot.stall_s, 6),
+            round(durable_s, 6),
+        )
+        return self._commit(commit)
+
+    def _commit(self, commit: Commit) -> Commit:
+        # Sent again until the answer is clear: the store tells an earlier try of ours from a refusal.
+        self._try(lambda: self._ports.store.commit(commit, self._identity.instance_id))
+        return commit
+
+    def _store_shards(self, save: int) -> tuple[Shard, ...]:
+        parts = range(len(self.snapshot.plan.bounds))
+        return tuple(together(lambda part: self._store_shard(save, part), parts))
+
+    def _store_shard(self, save: int, part: int) -> Shard:
+        begin, end = self.snapshot.plan.bounds[part]
+        body = self.snapshot.buffer[begin:end]
+        digest = xxhash.xxh3_128_hexdigest(body)
+        key = shard_key(self._identity.run_id, self._identity.generation, save, RANK, part, digest)
+        stored = self._create(key, body)
+        return Shard(key, stored.version_id, end - begin, stored.etag, digest, stored.checksum, RANK)
+
+    def _create(self, key: str, body: bytes | memoryview) -> StoredObject:
+        def put() -> StoredObject:
+            try:
+                return self._ports.objects.put(key, bytes(body))
+            except AlreadyExists:
+                return self._own(key, body)
+
+        stored = self._try(put)
+        return stored if stored.checksum else replace(stored, checksum=self._try(lambda: self._checksum(stored)))
+
+    def _own(self, key: str, body: bytes | memoryview) -> StoredObject:
+        """The object under a key that is taken, if it is what we wanted to put there."""
+        found = self._ports.objects.head(key)
+        if found.size == len(body) and self._ports.objects.get(key, found.version_id) == body:
+            return found
+        raise AlreadyExists(f"{key} holds something else: an earlier process of this attempt wrote it")
+
+    def _checksum(self, stored: StoredObject) -> str:
+        return self._ports.objects.head(stored.key, stored.version_id).checksum
+
+    def _try(self, call: Callable[[], T]) -> T:
+        if self._cancel.is_set():
+            raise Cancelled
+        result = persevere(call, self._cancel, self._identity.time_scale, on_failure=self._note)
+        self.trouble = ""
+        return result
+
+    def _note(self, error: Exception) -> None:
+        self.trouble = str(error)

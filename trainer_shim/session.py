@@ -1,0 +1,289 @@
+"""One attempt from attach to its end: what happens before, between and after the steps."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NoReturn
+
+from spotrelay.core.cadence import Costs, LastSave, last_save, learned_uptime
+from spotrelay.core.checkpoint import CheckpointId, SaveReason
+from spotrelay.core.errors import Damaged, Fenced, InvalidInput, SpotrelayError
+from spotrelay.core.live import EXIT_DRAINED, EXIT_FENCED, Phase
+from spotrelay.core.run import Run
+from trainer_shim.checkpointer import Checkpointer, Data
+from trainer_shim.entry import Ended, Gate, NothingToResume, choose, take_lease
+from trainer_shim.environment import Identity
+from trainer_shim.framework import Framework
+from trainer_shim.herald import Herald
+from trainer_shim.marker import Marker
+from trainer_shim.patience import Cancelled, persevere
+from trainer_shim.pulse import Pulse
+from trainer_shim.restoring import Restored, fetch
+from trainer_shim.saving import Flight
+from trainer_shim.voice import say
+from trainer_shim.watcher import Ending, Watcher
+from trainer_shim.wiring import Ports
+
+LOOK_S = 0.05  # between looks while a save is waited for
+GOODBYE_S = 8.0  # for the last requests of a drain, whatever the deadline says
+EXIT_REFUSED = 1  # nothing can be resumed, or what was found does not fit
+
+
+class Session:
+    """Decides after every step; saves, drains and stops. Knows no framework."""
+
+    def __init__(self, identity: Identity, ports: Ports, framework: Framework) -> None:
+        self.identity = identity
+        self.restored: Restored | None = None
+        self._ports = ports
+        self._framework = framework
+        self._pulse = Pulse(ports.store, identity)
+        self._watcher = Watcher(identity, ports.publisher)
+        self._herald = Herald(ports.publisher, identity)
+        self._marker = Marker(identity.state)
+        self._saver: Checkpointer | None = None
+        self._rebalance = False
+        self._stepped = False
+        self._saved_step: int | None = None  # of the newest checkpoint known to be committed
+        self._closed = False
+
+    # the way in
+
+    def enter(self, total: int = 0) -> None:
+        """Take the lease, then resume from the newest verified checkpoint, if there is one.
+
+        Raises:
+            SystemExit: the attempt was replaced, its machine is being taken back, or nothing can be
+                resumed; a line says what happened.
+            InvalidInput: the checkpoint does not fit the script; names every misfit. Nothing was changed.
+        """
+        self._watcher.start()
+        gate = Gate(self._ports, self.identity, self._pulse, self._watcher)
+        try:
+            self._marker.put()
+            run = gate.call(lambda: self._ports.store.read_run(self.identity.run_id))
+            beat = run.heartbeat(self.identity.generation)
+            self._pulse.start(beat.counter if beat is not None else 0)
+            lease = take_lease(gate)
+            self._restore(gate)
+        except Fenced as error:
+            self._leave(EXIT_FENCED, f"{error}. This process ends here; the run goes on elsewhere")
+        except Ended as error:
+            self._drain_unborn(str(error))
+        except NothingToResume as error:
+            self._leave(EXIT_REFUSED, str(error))
+        self._saver = Checkpointer(
+            self._ports, self.identity, self._framework, run.spec.cadence, _costs(run, self.identity), lease.save
+        )
+        self._saver.code = run.spec.code_digest or run.spec.image
+        self._saver.survey(dict)
+        self._pulse.watch_trouble("checkpoint", self._saver.trouble)
+        self._pulse.set(at_once=True, phase=Phase.TRAINING, trouble="")
+
+    def _restore(self, gate: Gate) -> None:
+        damaged: set[CheckpointId] = set()
+        while (checkpoint := choose(gate, frozenset(damaged))) is not None:
+            self._pulse.set(at_once=True, phase=Phase.RESTORING)
+            try:
+                restored = fetch(checkpoint, self._ports, self._framework, self.identity.cache, gate.call)
+            except Damaged as error:
+                say(f"checkpoint {checkpoint.id} is damaged, the one before it is tried: {error}")
+                damaged.add(checkpoint.id)
+                about = {"generation": checkpoint.id.generation, "save": checkpoint.id.save, "problem": str(error)}
+                self._herald.send("Checkpoint Damaged", about)
+                continue
+            self._apply(restored)
+            return
+
+    def _apply(self, restored: Restored) -> None:
+        commit, here = restored.checkpoint.commit, self._framework.threads
+        misfits = self._framework.misfits(restored.state)
+        if misfits:
+            raise InvalidInput(
+                f"run {commit.run_id}: checkpoint {commit.id} does not fit this script, and nothing of it was "
+                f"applied: {'; '.join(misfits[:10])}. Mend the script, or submit it as a new run"
+            )
+        self._framework.apply(restored.state)
+        self.restored = restored
+        self._saved_step = commit.step
+        if restored.manifest.threads != here:
+            say(f"checkpoint {commit.id} was computed with {restored.manifest.threads} threads, this machine uses "
+                f"{here}: results may differ in their last bits (torch.set_num_threads pins it)")  # fmt: skip
+        self._pulse.set(at_once=True, step=commit.step, resumed_from=commit.step, resumed_checkpoint=str(commit.id))
+        self._herald.report("restored")
+        say(f"run {commit.run_id}, attempt {self.identity.generation}: goes on at step {commit.step}, "
+            f"from checkpoint {commit.id}")  # fmt: skip
+
+    # between two steps
+
+    def begin_steps(self, total: int | None) -> None:
+        """Say how many steps are asked for; leave at once if the machine is already being taken back."""
+        self._pulse.set(phase=Phase.TRAINING, total=total or 0)
+        if self._watcher.ending is not None:
+            self._drain(self._watcher.ending, self._saved_step or 0, dict)
+
+    def boundary(self, step: int, loss: Any, data: Data, settled: bool = True) -> None:
+        """After a step: take note, and save, drain or stop where it is time to.
+
+        Args:
+            step: steps finished.
+            settled: False in the middle of accumulated gradients, which no checkpoint holds.
+
+        Raises:
+            SystemExit: drained, or replaced by another attempt.
+        """
+        saver = self._active()
+        number = self._framework.loss(loss)
+        saver.see(step, number)
+        self._pulse.set(step=step, loss=number, first_step=True, at_once=not self._stepped)
+        if not self._stepped:
+            self._stepped = True
+            self._herald.report("first-step")
+        self._collect()
+        if not settled:
+            return
+        if self._watcher.ending is not None:
+            self._drain(self._watcher.ending, step, data)
+        reason = self._reason(saver)
+        if reason is not None and saver.begin(step, reason, data) is not None:
+            self._rebalance = False
+
+    def finish(self, step: int, data: Data) -> None:
+        """Save the last state and wait until it is committed; the script may then go on to its end.
+
+        Raises:
+            SystemExit: drained or replaced before that.
+        """
+        saver = self._active()
+        while self._saved_step != step:
+            if saver.flight is None:
+                saver.begin(step, SaveReason.FINAL, data)
+            elif saver.flight.snapshot.step != step and saver.flight.trouble:
+                saver.flight.cancel()
+            self._wait_for(saver.flight, 1.0)
+            self._collect()
+            ending = self._watcher.ending
+            if ending is not None and self._saved_step != step and time.monotonic() >= ending.deadline:
+                self._drain(ending, step, data)
+        self._pulse.set(at_once=True, phase=Phase.DONE)
+
+    def close(self) -> None:
+        """End the threads; a save under way gets the time that saves usually take."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._saver is not None and self._saver.flight is not None:
+            self._wait_for(self._saver.flight, max(10.0, 3 * self._saver.costs.durable_s))
+            self._saver.flight.cancel()
+        self._watcher.stop()
+        self._pulse.stop()
+
+    def _reason(self, saver: Checkpointer) -> SaveReason | None:
+        if self._watcher.take_rebalance() and not saver.fresh():
+            self._rebalance = True
+        return SaveReason.REBALANCE if self._rebalance else saver.due()
+
+    def _collect(self) -> Flight | None:
+        flight = self._active().collect()
+        if flight is not None and flight.commit is not None:
+            self._saved_step = flight.commit.step
+        if flight is not None and flight.fenced:
+            self._leave(
+                EXIT_FENCED,
+                f"{flight.failure}. Everything up to the last commit is safe; this process ends here, "
+                "the run goes on elsewhere",
+            )
+        return flight
+
+    def _active(self) -> Checkpointer:
+        assert self._saver is not None, "enter() comes first"
+        return self._saver
+
+    # the way out
+
+    def _drain(self, ending: Ending, step: int, data: Data) -> NoReturn:
+        say(f"{ending.why}: draining after step {step}")
+        self._pulse.set(at_once=True, phase=Phase.DRAINING)
+        self._last_words(ending, step, data)
+        self._release(ending)
+        if self._saved_step == step:
+            say(f"drained: step {step} is committed, the next attempt goes on from it")
+        else:
+            say(f"drained: steps after {self._saved_step or 0} were not committed in time and will be done again")
+        self._leave(EXIT_DRAINED, "")
+
+    def _last_words(self, ending: Ending, step: int, data: Data) -> None:
+        saver = self._active()
+        flying_s = None if saver.flight is None else time.monotonic() - saver.flight.snapshot.taken_at
+        choice = last_save(ending.deadline - time.monotonic(), saver.costs.durable_s, flying_s, saver.new_steps)
+        if choice in (LastSave.FINISH, LastSave.FINISH_THEN_NEW):
+            self._finish_flight(ending.deadline)
+        if choice is LastSave.NEW and saver.flight is not None:
+            saver.flight.cancel()
+            self._finish_flight(ending.deadline)
+        if choice in (LastSave.NEW, LastSave.FINISH_THEN_NEW) and saver.begin(step, SaveReason.NOTICE, data):
+            self._finish_flight(ending.deadline)
+
+    def _finish_flight(self, deadline: float) -> None:
+        flight = self._active().flight
+        self._wait_for(flight, deadline - time.monotonic())
+        if flight is not None:
+            flight.cancel()
+        self._collect()
+
+    def _wait_for(self, flight: Flight | None, seconds: float) -> None:
+        # In slices: a signal handler runs between them, not in the middle of one long wait.
+        until = time.monotonic() + seconds
+        while flight is not None and not flight.over.is_set() and (left := until - time.monotonic()) > 0:
+            flight.over.wait(min(LOOK_S, left))
+
+    def _release(self, ending: Ending) -> None:
+        left_s = max(ending.deadline - time.monotonic(), GOODBYE_S)
+        try:
+            persevere(self._give_back, _Until(left_s), self.identity.time_scale, left_s)
+        except (SpotrelayError, Cancelled) as error:
+            say(f"the lease could not be given back; the control plane will take it when this machine is gone: {error}")
+            return
+        self._herald.report("released")
+
+    def _give_back(self) -> None:
+        identity = self.identity
+        self._ports.store.release_lease(identity.run_id, identity.generation, identity.instance_id)
+
+    def _drain_unborn(self, why: str) -> NoReturn:
+        say(f"{why}: this attempt ends before its first step")
+        self._release(Ending(time.monotonic(), why))
+        self._leave(EXIT_DRAINED, "")
+
+    def _leave(self, code: int, message: str) -> NoReturn:
+        if message:
+            say(message)
+        if code == EXIT_DRAINED:
+            self._pulse.set(phase=Phase.DRAINED)
+            self._herald.report("drained")
+        self._closed = True
+        self._pulse.stop()
+        self._herald.flush(2.0)
+        self._watcher.stop()
+        raise SystemExit(code)
+
+
+class _Until:
+    """A wait that is given up at a time, for `persevere`."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def wait(self, timeout: float) -> bool:
+        time.sleep(max(min(timeout, self._end - time.monotonic()), 0.0))
+        return time.monotonic() >= self._end
+
+
+def _costs(run: Run, identity: Identity) -> Costs:
+    ended = [a for a in run.attempts if a.generation < identity.generation and a.ended_at and a.running_at]
+    uptimes = [(a.ended_at - a.running_at).total_seconds() for a in ended if a.ended_at and a.running_at]
+    lost = [a for a in ended if not a.crashed]
+    warned = {c.commit.generation for c in run.checkpoints if c.commit.reason is SaveReason.NOTICE}
+    announced = len([a for a in lost if a.generation in warned]) / (len(lost) + 2)
+    scale = max(identity.time_scale, 1e-6)  # the run's own times are a demo's, the prior is not
+    return Costs(uptime_s=learned_uptime([each / scale for each in uptimes], len(lost)), announced=announced)

@@ -1,0 +1,119 @@
+"""What may end the attempt from outside: the metadata service's notice, and SIGTERM.
+
+Both are latched beside the training loop; nothing that the loop does can make them be missed.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+from dataclasses import dataclass
+from datetime import timedelta
+from types import FrameType
+from typing import Any
+
+from spotrelay.core.ports import Publisher
+from trainer_shim.environment import Identity
+from trainer_shim.herald import publish
+from trainer_shim.metadata import Metadata, NoMetadata, monotonic_deadline
+from trainer_shim.voice import say
+
+TERM_SHARE = 0.25  # of a notice's lead: how long after SIGTERM a machine still lets us work
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The attempt has to be over by then."""
+
+    deadline: float  # monotonic
+    why: str
+
+
+class Watcher:
+    """Latches the first word of an ending, and of a rebalance recommendation."""
+
+    def __init__(self, identity: Identity, publisher: Publisher) -> None:
+        self._identity = identity
+        self._publisher = publisher
+        self._lead = identity.timings.notice
+        self._every_s = identity.timings.poll.total_seconds()
+        self._metadata = Metadata(identity.metadata) if identity.metadata else None
+        self._noticed = False
+        self._ending: Ending | None = None
+        self._rebalance = ""  # when the newest recommendation was made
+        self._taken = ""  # the one that was acted on
+        self._stopped = threading.Event()
+        self._before: Any = None
+
+    @property
+    def ending(self) -> Ending | None:
+        """Set once the attempt has to end."""
+        return self._ending
+
+    def take_rebalance(self) -> bool:
+        """Whether a recommendation has come that was not taken yet; takes it."""
+        fresh = bool(self._rebalance) and self._rebalance != self._taken
+        self._taken = self._rebalance
+        return fresh
+
+    def start(self) -> None:
+        """Begin to listen."""
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._on_term)
+        else:
+            say("attach() was called outside the main thread: SIGTERM is not watched")
+        if self._metadata is not None:
+            threading.Thread(target=self._run, name="spotrelay-watcher", daemon=True).start()
+
+    def stop(self) -> None:
+        """Listen no more; SIGTERM does again what it did before."""
+        self._stopped.set()
+        if self._before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._before)
+            self._before = None
+
+    def end(self, left: timedelta, why: str) -> None:
+        """Latch an ending. The first deadline stays, unless the new one is nearer."""
+        ending = Ending(monotonic_deadline(left), why)
+        if self._ending is None or ending.deadline < self._ending.deadline:
+            self._ending = ending  # nothing but an assignment: a signal handler may have called
+
+    def look(self) -> None:
+        """Ask the metadata service once.
+
+        Raises:
+            NoMetadata: it does not answer.
+        """
+        assert self._metadata is not None
+        action = None if self._noticed else self._metadata.action(self._lead)
+        if action is not None:
+            self._noticed = True
+            self.end(action.left, f"EC2 is going to {action.action} this machine")
+            self._publish(
+                "Interruption Notice Seen", {"action": action.action, "deadline": action.deadline.isoformat()}
+            )
+        rebalance = self._metadata.rebalance()
+        if rebalance and rebalance != self._rebalance:
+            self._rebalance = rebalance
+            self._publish("Rebalance Recommendation Seen", {})
+
+    def _on_term(self, number: int, frame: FrameType | None) -> None:
+        self.end(self._lead * TERM_SHARE, "the machine is shutting down (SIGTERM)")
+
+    def _run(self) -> None:
+        misses = 0
+        while not self._stopped.is_set():
+            try:
+                self.look()
+                misses = 0
+            except NoMetadata as error:
+                misses += 1
+                if misses == 10:
+                    say(f"the metadata service does not answer, so a notice may go unseen; training goes on: {error}")
+            self._stopped.wait(self._every_s * random.uniform(0.8, 1.2) * min(2 ** max(misses - 1, 0), 4))
+
+    def _publish(self, kind: str, detail: dict[str, str]) -> None:
+        identity = self._identity
+        whole = {"run_id": identity.run_id, "generation": identity.generation, "instance-id": identity.instance_id}
+        publish(self._publisher, kind, {**whole, **detail})

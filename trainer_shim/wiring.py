@@ -1,0 +1,36 @@
+"""The one place where the shim's ports become AWS clients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spotrelay.core.ports import LiveStore, ObjectStore, Publisher
+from trainer_shim.environment import Identity
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Everything of the world that a session touches, apart from the metadata service."""
+
+    store: LiveStore
+    objects: ObjectStore
+    publisher: Publisher
+
+
+def connect(identity: Identity) -> Ports:
+    """Clients for the attempt's own region. Opens no connection yet.
+
+    Raises:
+        Unavailable: there are no credentials yet.
+    """
+    from spotrelay.aws.clients import Clients
+    from spotrelay.aws.live_store import DynamoLiveStore
+    from spotrelay.aws.object_store import S3ObjectStore
+    from spotrelay.aws.publisher import BusPublisher
+
+    clients = Clients(identity.region)
+    return Ports(
+        DynamoLiveStore(clients.client("dynamodb"), identity.table),
+        S3ObjectStore(clients.client("s3"), identity.bucket),
+        BusPublisher(clients.client("events"), identity.bus),
+    )
