@@ -103,7 +103,9 @@ def decode_manifest(data: bytes) -> Manifest:
         raise InvalidInput(f"not a manifest: {error}") from error
     written = value.get("format") if isinstance(value, dict) else None
     if isinstance(written, int) and written > FORMAT:
-        raise UnknownFormat(f"this manifest has format {written}, this version of Spotrelay reads up to {FORMAT}: upgrade it")
+        raise UnknownFormat(
+            f"this manifest has format {written}, this version of Spotrelay reads up to {FORMAT}: upgrade it"
+        )
     return from_json(Manifest, value, "manifest")
 
 

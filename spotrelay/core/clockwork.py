@@ -25,6 +25,11 @@ class Timings:
     poll: timedelta = timedelta(seconds=5)  # between looks at the metadata service
     settle: timedelta = timedelta(seconds=30)  # after a write of ours, until a sweep may redo it
 
+    @property
+    def scale(self) -> float:
+        """How much faster than in production these clocks run: 1.0 there, less in a demo."""
+        return self.notice / Timings.notice
+
     def scaled(self, factor: float) -> Timings:
         """All of them times `factor`; 0.05 makes a two-minute notice last six seconds."""
         return Timings(**{f.name: getattr(self, f.name) * factor for f in fields(self)})

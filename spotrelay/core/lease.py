@@ -41,7 +41,8 @@ def take(lease: Lease, generation: int, holder: str) -> Lease:
         LeaseHeld: an earlier attempt still holds it; wait.
     """
     if generation < lease.floor or generation < lease.generation:
-        raise Fenced(f"run {lease.run_id}: attempt {generation} has been replaced (the next is {max(lease.floor, lease.generation)})")
+        successor = max(lease.floor, lease.generation)
+        raise Fenced(f"run {lease.run_id}: attempt {generation} has been replaced (the next is {successor})")
     if may_commit(lease, generation, holder):
         return lease
     if generation == lease.generation:

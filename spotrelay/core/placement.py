@@ -77,9 +77,12 @@ REMEMBERED: dict[FailureScope, timedelta] = {
 }
 
 
-def excludes(refusal: Refusal, pool: Pool, now: datetime) -> bool:
+LOST_FOR = timedelta(minutes=10)
+
+
+def excludes(refusal: Refusal, pool: Pool, now: datetime, scale: float = 1.0) -> bool:
     """Whether an earlier refusal still keeps us out of this pool."""
-    if now >= refusal.at + REMEMBERED[refusal.scope]:
+    if now >= refusal.at + REMEMBERED[refusal.scope] * scale:
         return False
     same_region = refusal.pool.region == pool.region
     match refusal.scope:
@@ -99,37 +102,38 @@ def next_rung(
     refusals: tuple[Refusal, ...],
     lost: tuple[tuple[Pool, datetime], ...],
     now: datetime,
-    lost_for: timedelta = timedelta(minutes=10),
+    scale: float = 1.0,
 ) -> Rung | None:
     """The next launch request's pools, or None when every pool is refused for now.
 
     Sibling zones of the preferred type come first, then the other types in the spec's order,
-    then on-demand. A pool that was lost within `lost_for` goes to the very end: losses cluster
-    within a type and zone.
+    then on-demand. A pool that was lost lately goes to the very end: losses cluster within a
+    type and zone.
 
     Args:
         pools: what the spec allows, preferred first.
         refusals: definite refusals so far; each is remembered as long as its scope says.
         lost: pools in which an attempt of this run ended, with the time.
         now: the control plane's clock, UTC.
+        scale: factor on every memory, for a demo whose clocks run fast.
     """
-    open_pools = [p for p in pools if not any(excludes(r, p, now) for r in refusals)]
-    fresh = [p for p in open_pools if not any(p == q and now < at + lost_for for q, at in lost)]
-    for group, why in ((fresh, "preferred"), (open_pools, "only lost pools are left")):
+    open_pools = [p for p in pools if not any(excludes(r, p, now, scale) for r in refusals)]
+    fresh = [p for p in open_pools if not any(p == q and now < at + LOST_FOR * scale for q, at in lost)]
+    for group, why in ((fresh, "preferred"), (open_pools, "only lately lost pools are left")):
         if group:
-            first = group[0]
-            same = tuple(
-                p for p in group if (p.instance_type, p.market, p.region) == (first.instance_type, first.market, first.region)
-            )
-            return Rung(same, f"{first.instance_type} {first.market} in {len(same)} zones ({why})")
+            same = tuple(p for p in group if _one_request(p, group[0]))
+            zones = ", ".join(p.zone for p in same)
+            return Rung(same, f"{same[0].instance_type} {same[0].market} in {zones} ({why})")
     return None
 
 
-def reopens_at(pools: tuple[Pool, ...], refusals: tuple[Refusal, ...], now: datetime) -> datetime | None:
+def _one_request(pool: Pool, first: Pool) -> bool:
+    return (pool.region, pool.instance_type, pool.market) == (first.region, first.instance_type, first.market)
+
+
+def reopens_at(
+    pools: tuple[Pool, ...], refusals: tuple[Refusal, ...], now: datetime, scale: float = 1.0
+) -> datetime | None:
     """When the first refused pool may be asked again; None if none is refused."""
-    times = [
-        max(r.at + REMEMBERED[r.scope] for r in refusals if excludes(r, pool, now))
-        for pool in pools
-        if any(excludes(r, pool, now) for r in refusals)
-    ]
-    return min(times, default=None)
+    blocking = [[r for r in refusals if excludes(r, pool, now, scale)] for pool in pools]
+    return min((max(r.at + REMEMBERED[r.scope] * scale for r in rs) for rs in blocking if rs), default=None)

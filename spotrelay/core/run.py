@@ -117,6 +117,7 @@ class Attempt:
     crashed: bool = False  # the user's program or the boot failed, rather than the machine
     machine_gone_at: datetime | None = None  # EC2 says that it is no longer running
     terminate_asked_at: datetime | None = None
+    observed_at: datetime | None = None  # EC2 was last asked about the machine
     resumed_from: int | None = None  # step
     resumed_checkpoint: str = ""
     last_step: int = 0  # newest step seen
@@ -190,6 +191,8 @@ class Run:
     failures: int = 0  # crashes in a row without a new step
     silence: Silence | None = None
     recheck_after: datetime | None = None  # verdicts older than this do not count for a resume
+    verify_at: datetime | None = None  # S3 gave no answer: no verification before this
+    noted_commit: str = ""  # id of the newest commit that the timeline shows
     ended_at: datetime | None = None
     due_at: datetime | None = None
     schema: int = 1
@@ -231,19 +234,22 @@ def status_of(run: Run) -> RunStatus:
     if run.outcome is not None:
         return RunStatus.STOPPING if run.live or run.intent else run.outcome
     current = run.current
-    if current is None or current.over:
-        return RunStatus.HANDOVER if run.live and run.intent else RunStatus.LAUNCHING if run.intent else RunStatus.WAITING
-    if current.state is AttemptState.RUNNING:
+    state = current.state if current else None
+    if state is AttemptState.RUNNING:
         return RunStatus.RUNNING
-    if current.state is AttemptState.DRAINING or _elder_lives(run, current):
+    if current and (state is AttemptState.DRAINING or _elder_lives(run, current)):
         return RunStatus.HANDOVER
-    if current.state is AttemptState.BOOTING:
+    if state is AttemptState.BOOTING:
         return RunStatus.STARTING
     return RunStatus.LAUNCHING if run.intent else RunStatus.WAITING
 
 
 def _elder_lives(run: Run, current: Attempt) -> bool:
-    return any(a.state in (AttemptState.RUNNING, AttemptState.DRAINING) and a.live for a in run.attempts if a.generation < current.generation)
+    return any(
+        a.state in (AttemptState.RUNNING, AttemptState.DRAINING) and a.live
+        for a in run.attempts
+        if a.generation < current.generation
+    )
 
 
 def settle(before: Run, after: Run) -> Run:
@@ -252,19 +258,24 @@ def settle(before: Run, after: Run) -> Run:
     Raises:
         IllegalTransition: a move that no table allows; nothing may be written.
     """
-    for attempt in after.attempts:
-        old = before.attempt(attempt.generation)
-        if old is not None and old.state is not attempt.state and (old.state, attempt.state) not in ATTEMPT_MOVES:
-            raise IllegalTransition(f"run {before.run_id}: attempt {attempt.generation} cannot go from {old.state.value} to {attempt.state.value}")
-    if before.status.final and after != before:
-        allowed = replace(before, attempts=after.attempts, due_at=after.due_at, silence=after.silence, version=after.version)
-        if after != allowed:
+    if before.status.final:
+        if replace(after, due_at=None) != replace(before, due_at=None):
             raise IllegalTransition(f"run {before.run_id} is {before.status.value}: it does not change any more")
         return after
+    for attempt in after.attempts:
+        _check_move(before, attempt)
     status = status_of(after)
     if status is not before.status and (before.status, status) not in RUN_MOVES:
         raise IllegalTransition(f"run {before.run_id} cannot go from {before.status.value} to {status.value}")
     return replace(after, status=status)
+
+
+def _check_move(before: Run, attempt: Attempt) -> None:
+    old = before.attempt(attempt.generation)
+    if old is None or old.state is attempt.state or (old.state, attempt.state) in ATTEMPT_MOVES:
+        return
+    move = f"from {old.state.value} to {attempt.state.value}"
+    raise IllegalTransition(f"run {before.run_id}: attempt {attempt.generation} cannot go {move}")
 
 
 def with_attempt(run: Run, attempt: Attempt) -> Run:

@@ -94,7 +94,9 @@ def checked_run_id(text: str) -> str:
         InvalidInput: it would not fit into a key, a tag and a token alike.
     """
     if not RUN_ID.match(text):
-        raise InvalidInput(f"{text!r} is no run id: 1 to 40 lower-case letters, digits and hyphens, not starting with a hyphen")
+        raise InvalidInput(
+            f"{text!r} is no run id: 1 to 40 lower-case letters, digits and hyphens, not starting with a hyphen"
+        )
     return text
 
 
@@ -134,7 +136,11 @@ def _problems(spec: Spec) -> list[str]:
     found += [f"env: {name!r} is no variable name" for name in (*spec.env, *spec.secrets) if not ENV_NAME.match(name)]
     found += [f"env: {name!r} is set twice" for name in spec.secrets if name in spec.env]
     found += [f"env: {n!r} is Spotrelay's own" for n in (*spec.env, *spec.secrets) if n.startswith("SPOTRELAY_")]
-    found += [f"secrets.{n}: a reference was expected (ssm:/name or secretsmanager:id)" for n, ref in spec.secrets.items() if not SECRET.match(ref)]
+    found += [
+        f"secrets.{n}: a reference was expected (ssm:/name or secretsmanager:id)"
+        for n, ref in spec.secrets.items()
+        if not SECRET.match(ref)
+    ]
     if any("\0" in part for part in (*spec.command, *spec.env.values(), *(p for line in spec.setup for p in line))):
         found.append("a NUL byte cannot be passed to a program")
     if spec.image and not IMAGE.match(spec.image):

@@ -1,0 +1,434 @@
+"""What follows from everything recorded about a run. Pure: the answer, with its reason, and no act.
+
+Read `decide` from the top: the rules stand in the order in which they are asked, and the first
+that has something to do decides. Whoever acts on a decision claims it first with `claim`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from spotrelay.core.checkpoint import Checkpoint, awaiting_verification, resume_candidate
+from spotrelay.core.clockwork import OBSERVATIONS
+from spotrelay.core.placement import Pool, Rung, next_rung, reopens_at
+from spotrelay.core.record import Site, conclude
+from spotrelay.core.run import Attempt, AttemptState, Intent, Run, RunStatus, note, settle
+from spotrelay.core.spec import NoCheckpoint
+
+__all__ = [
+    "Conclude",
+    "Decision",
+    "Fence",
+    "Observe",
+    "Reserve",
+    "Resolve",
+    "Rest",
+    "Send",
+    "Site",
+    "Terminate",
+    "Verify",
+    "Wait",
+    "claim",
+    "decide",
+    "spent",
+]
+
+
+@dataclass(frozen=True)
+class Fence:
+    """Shut every generation below `floor` out of the lease."""
+
+    floor: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Compare these checkpoints with S3, newest first, until one is whole."""
+
+    checkpoints: tuple[Checkpoint, ...]
+    why: str
+
+
+@dataclass(frozen=True)
+class Reserve:
+    """Write down a launch before it is asked for."""
+
+    rung: Rung
+    generation: int
+    launch: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Send:
+    """Send the launch that was written down, the very same request each time."""
+
+    intent: Intent
+    why: str
+
+
+@dataclass(frozen=True)
+class Resolve:
+    """Find out by its tags whether a launch that nobody wants any more made a machine."""
+
+    intent: Intent
+    why: str
+
+
+@dataclass(frozen=True)
+class Observe:
+    """Ask EC2 what became of these machines."""
+
+    instance_ids: tuple[str, ...]
+    why: str
+
+
+@dataclass(frozen=True)
+class Terminate:
+    """End this machine."""
+
+    instance_id: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Conclude:
+    """The run is over with this outcome."""
+
+    outcome: RunStatus
+    why: str
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Nothing to do before `until`."""
+
+    until: datetime
+    why: str
+
+
+@dataclass(frozen=True)
+class Rest:
+    """Nothing to do ever again."""
+
+    why: str
+
+
+Decision = Fence | Verify | Reserve | Send | Resolve | Observe | Terminate | Conclude | Wait | Rest
+
+
+def decide(run: Run, now: datetime, site: Site) -> Decision:
+    """The next thing to do for this run, and why."""
+    if run.status.final:
+        return _fence(run) or Rest(f"the run {run.status.value}")
+    fence = _fence(run)
+    if fence is not None:
+        return fence
+    waits = []
+    for rule in (_limits, _end_machines, _pending_launch, _replace_noticed, _verify, _need_machine, _observe):
+        decision = rule(run, now, site)
+        if isinstance(decision, Wait):
+            waits.append(decision)
+        elif decision is not None:
+            return decision
+    waits.append(Wait(_next_look(run, now, site), _waiting_for(run)))
+    return replace(waits[0], until=min(wait.until for wait in waits))
+
+
+def claim(run: Run, decision: Decision, now: datetime, site: Site, request: dict[str, Any] | None = None) -> Run:
+    """The run once this decision is about to be acted upon; to be saved before the act.
+
+    Args:
+        request: for a `Reserve`, the exact launch request that `Machines.prepare` made.
+    """
+    match decision:
+        case Wait(until=until):
+            return replace(run, due_at=until)
+        case Rest():
+            return replace(run, due_at=None)
+        case Reserve():
+            after = _reserved(run, decision, request or {}, now)
+        case Send(intent=intent):
+            again = replace(intent, sent=intent.sent + 1, due_at=now + site.timings.resend)
+            after = note(
+                replace(run, intent=again), "launch", decision.why, now, intent.generation, launch=intent.launch
+            )
+        case Conclude(outcome=outcome, why=why):
+            after = conclude(run, outcome, why, now)
+        case Terminate(instance_id=instance_id, why=why):
+            after = note(run, "terminate", f"ending {instance_id}: {why}", now)
+        case _:
+            after = run
+    return settle(run, replace(after, due_at=now + site.timings.settle))
+
+
+def spent(run: Run, now: datetime) -> float:
+    """Dollars that the run's machines have cost so far, at the prices recorded at their launch."""
+    return sum(_cost(a, now) for a in run.attempts if a.launched_at is not None)
+
+
+# The rules
+
+
+def _fence(run: Run) -> Fence | None:
+    """Whoever ended is shut out before anything else happens."""
+    ended = max((a.generation for a in run.attempts if a.over), default=0)
+    if run.outcome is not None and run.current is not None:
+        ended = run.current.generation
+    if run.lease is None or run.lease.floor > ended:
+        return None
+    return Fence(ended + 1, f"attempt {ended} is over and may not commit any more")
+
+
+def _limits(run: Run, now: datetime, site: Site) -> Decision | None:
+    """Time and money end a run wherever it stands."""
+    limits = run.spec.limits
+    if run.outcome is not None:
+        return None
+    if now >= run.created_at + timedelta(hours=limits.max_hours):
+        return Conclude(
+            RunStatus.FAILED, f"limits.max_hours reached: {limits.max_hours:g} hours since it was submitted"
+        )
+    if limits.max_dollars is not None and spent(run, now) >= limits.max_dollars:
+        return Conclude(
+            RunStatus.FAILED, f"limits.max_dollars reached: {spent(run, now):.2f} of {limits.max_dollars:.2f}"
+        )
+    return None
+
+
+def _end_machines(run: Run, now: datetime, site: Site) -> Decision | None:
+    for attempt in run.live:
+        why = _reason_to_end(run, attempt, now, site)
+        asked = attempt.terminate_asked_at
+        if why and attempt.instance_id and (asked is None or now >= asked + site.timings.settle * 4):
+            return Terminate(attempt.instance_id, why)
+    return None
+
+
+def _reason_to_end(run: Run, attempt: Attempt, now: datetime, site: Site) -> str:
+    """Why this machine should be ended now; empty when it should not."""
+    timings = site.timings
+    if attempt.deadline is not None and now < attempt.deadline + timings.after_deadline:
+        return ""  # EC2 takes it by itself; ending it would forfeit the refund of a first hour
+    if attempt.deadline is not None:
+        return "EC2 gave notice and did not take it"
+    if run.outcome is not None:
+        return f"the run {run.outcome.value}"
+    if attempt.over:
+        return f"attempt {attempt.generation} ended: {attempt.ended_why}"
+    if attempt.beating_at is None and attempt.launched_at and now >= attempt.launched_at + timings.boot:
+        return f"no heartbeat within {timings.boot.total_seconds():.0f} s of its launch"
+    if _silent(run, attempt, now, timings.hopeless) and _seen_alive(run, attempt):
+        return f"its heartbeat has stood still for {timings.hopeless.total_seconds():.0f} s although EC2 says it runs"
+    return ""
+
+
+def _silent(run: Run, attempt: Attempt, now: datetime, bound: timedelta) -> bool:
+    s = run.silence
+    return s is not None and s.generation == attempt.generation and s.looks >= OBSERVATIONS and now - s.since >= bound
+
+
+def _seen_alive(run: Run, attempt: Attempt) -> bool:
+    return attempt.observed_at is not None and run.silence is not None and attempt.observed_at >= run.silence.since
+
+
+def _pending_launch(run: Run, now: datetime, site: Site) -> Decision | None:
+    intent = run.intent
+    if intent is None or (intent.due_at is not None and now < intent.due_at):
+        return None
+    if run.outcome is not None:
+        return Resolve(intent, f"the run {run.outcome.value} while launch {intent.launch} was open")
+    if not site.launches_allowed:
+        return Resolve(intent, "launches are switched off") if intent.sent else None
+    return Send(intent, intent.why if intent.sent == 0 else f"launch {intent.launch} again: its outcome is not known")
+
+
+def _replace_noticed(run: Run, now: datetime, site: Site) -> Decision | None:
+    """A notice costs seconds: the next machine is asked for first, everything else follows."""
+    current = run.current
+    if run.outcome is not None or current is None or current.state is not AttemptState.DRAINING:
+        return None
+    return _reserve(run, current.generation + 1, "its machine is being taken back", now, site)
+
+
+def _verify(run: Run, now: datetime, site: Site) -> Decision | None:
+    if run.outcome in (RunStatus.FAILED, RunStatus.CANCELLED) or (run.verify_at is not None and now < run.verify_at):
+        return None
+    waiting = awaiting_verification(run.checkpoints)
+    if waiting:
+        return Verify(_newest_first(waiting), "committed, not yet compared with S3")
+    candidate = resume_candidate(run.checkpoints)
+    if candidate is None or not _stale(run, candidate) or run.outcome is not None:
+        return None
+    return Verify((candidate,), "the machine was lost since it was last compared with S3")
+
+
+def _stale(run: Run, checkpoint: Checkpoint) -> bool:
+    checked = checkpoint.verdict.checked_at if checkpoint.verdict else None
+    return run.recheck_after is not None and (checked is None or checked < run.recheck_after)
+
+
+def _newest_first(checkpoints: tuple[Checkpoint, ...]) -> tuple[Checkpoint, ...]:
+    return tuple(sorted(checkpoints, key=lambda c: c.id, reverse=True))
+
+
+def _need_machine(run: Run, now: datetime, site: Site) -> Decision | None:
+    current = run.current
+    if run.outcome is not None or run.intent is not None:
+        return None
+    if current is None:
+        return _reserve(run, 1, "submitted", now, site)
+    if current.state is AttemptState.RESERVED:
+        return _reserve(run, current.generation, "the last launch gave no machine", now, site)
+    if not current.over:
+        return None
+    unverified = _unverified_hold(run, current, now, site)
+    return unverified or _reserve(run, current.generation + 1, current.ended_why, now, site)
+
+
+def _unverified_hold(run: Run, current: Attempt, now: datetime, site: Site) -> Decision | None:
+    """While S3 gives no answer a launch waits for the verdict, for a bounded time."""
+    bound = (current.ended_at or now) + site.timings.verification
+    if run.verify_at is not None and now < min(run.verify_at, bound):
+        return Wait(min(run.verify_at, bound), "the newest checkpoint could not be verified yet")
+    return None
+
+
+def _reserve(run: Run, generation: int, cause: str, now: datetime, site: Site) -> Decision | None:
+    """The next launch, or why there is none. Asked before every launch: limits, switch, ladder."""
+    if run.intent is not None:
+        return None
+    refusal = _spec_forbids(run, generation)
+    if refusal:
+        return Conclude(RunStatus.FAILED, refusal)
+    if run.retry_at is not None and now < run.retry_at:
+        return Wait(run.retry_at, "a short pause after a failure")
+    if not site.launches_allowed:
+        return Wait(now + site.timings.watch, "launches are switched off")
+    return _climb(run, generation, cause, now, site)
+
+
+def _spec_forbids(run: Run, generation: int) -> str:
+    """Which line of the spec, if any, rules out another launch."""
+    spec, limits = run.spec, run.spec.limits
+    if not spec.failover and generation > 1:
+        return "the machine was lost and failover is off for this run"
+    if run.launches >= limits.max_launches:
+        return f"limits.max_launches reached: {run.launches} launches"
+    if run.failures >= limits.max_failures:
+        return f"limits.max_failures reached: {run.failures} failures in a row without a new step"
+    if not run.pools:
+        return "no subnet of the stack lies in the zones that the spec allows: widen zones, or deploy more"
+    if spec.on_no_checkpoint is NoCheckpoint.STOP and _progress_without_checkpoint(run):
+        return "no verified checkpoint exists, and the spec says to stop rather than to start from zero"
+    return ""
+
+
+def _progress_without_checkpoint(run: Run) -> bool:
+    trained = any(a.first_step_at is not None and a.over for a in run.attempts)
+    return trained and not any(c.usable for c in run.checkpoints)
+
+
+def _climb(run: Run, generation: int, cause: str, now: datetime, site: Site) -> Decision:
+    scale = site.timings.scale
+    pools = _affordable(run, site)
+    if not pools:
+        return Wait(now + site.timings.watch, "no price is known for any pool, and the run has a dollar ceiling")
+    rung = next_rung(pools, run.refusals, _lost_pools(run), now, scale)
+    backoff = site.timings.backoff * min(2.0 ** max(run.backoffs - 1, 0), 64.0)
+    if rung is None:
+        until = max(reopens_at(pools, run.refusals, now, scale) or now, now + min(backoff, site.timings.backoff_most))
+        return Wait(until, "every pool that the spec allows has refused lately")
+    return Reserve(rung, generation, run.launches + 1, f"{cause}; next: {rung.why}")
+
+
+def _affordable(run: Run, site: Site) -> tuple[Pool, ...]:
+    if run.spec.limits.max_dollars is None:
+        return run.pools
+    return tuple(p for p in run.pools if site.prices and p in site.prices)
+
+
+def _lost_pools(run: Run) -> tuple[tuple[Pool, datetime], ...]:
+    moments = ((a.pool, a.noticed_at or (None if a.crashed else a.ended_at)) for a in run.attempts)
+    return tuple((pool, at) for pool, at in moments if pool is not None and at is not None)
+
+
+def _observe(run: Run, now: datetime, site: Site) -> Decision | None:
+    doubtful = tuple(a.instance_id for a in run.live if a.instance_id and _doubtful(run, a, now, site))
+    return Observe(doubtful, "no news from them") if doubtful else None
+
+
+def _doubtful(run: Run, attempt: Attempt, now: datetime, site: Site) -> bool:
+    """Whether EC2 should be asked about this machine now."""
+    timings = site.timings
+    last = max(t for t in (attempt.observed_at, attempt.terminate_asked_at, attempt.launched_at, run.created_at) if t)
+    if attempt.terminate_asked_at is not None or attempt.over:
+        return now >= last + timings.settle / 2
+    if attempt.beating_at is None:
+        return now >= last + timings.watch
+    overdue = attempt.deadline is not None and now >= attempt.deadline
+    return (overdue or _silent(run, attempt, now, timings.silence)) and now >= last + timings.watch / 2
+
+
+# What a claim writes, and when to look again
+
+
+def _reserved(run: Run, decision: Reserve, request: dict[str, Any], now: datetime) -> Run:
+    if run.attempt(decision.generation) is None:
+        run = replace(run, attempts=(*run.attempts, Attempt(decision.generation, reserved_at=now)))
+    intent = Intent(
+        generation=decision.generation,
+        launch=decision.launch,
+        token=str(request.get("ClientToken", "")),
+        request=request,
+        pools=decision.rung.pools,
+        reserved_at=now,
+        due_at=now,
+        why=decision.why,
+    )
+    run = replace(run, launches=decision.launch, intent=intent, retry_at=None)
+    return note(run, "reserved", decision.why, now, decision.generation, launch=decision.launch)
+
+
+def _next_look(run: Run, now: datetime, site: Site) -> datetime:
+    later = [moment for moment in _moments(run, now, site) if moment > now]
+    return min(later, default=now + site.timings.watch)
+
+
+def _moments(run: Run, now: datetime, site: Site) -> Iterator[datetime]:
+    """Every time at which a rule above may give another answer without any news."""
+    timings = site.timings
+    yield now + timings.watch
+    yield run.created_at + timedelta(hours=run.spec.limits.max_hours)
+    yield from (t for t in (run.verify_at, run.retry_at) if t)
+    if run.intent is not None and run.intent.due_at is not None:
+        yield run.intent.due_at
+    for attempt in run.live:
+        if attempt.deadline is not None:
+            yield attempt.deadline
+            yield attempt.deadline + timings.after_deadline
+        if attempt.terminate_asked_at is not None or attempt.over:
+            yield now + timings.settle / 2
+
+
+def _waiting_for(run: Run) -> str:
+    current = run.current
+    if run.outcome is not None:
+        return "its machines are ending"
+    if current is None or current.state is AttemptState.RESERVED:
+        return "a launch is open"
+    return {
+        AttemptState.BOOTING: f"attempt {current.generation} is booting",
+        AttemptState.RUNNING: f"attempt {current.generation} is training",
+        AttemptState.DRAINING: f"attempt {current.generation} is draining",
+        AttemptState.ENDED: "the next attempt is being prepared",
+    }[current.state]
+
+
+def _cost(attempt: Attempt, now: datetime) -> float:
+    start, end = attempt.launched_at or now, attempt.machine_gone_at or now
+    return (attempt.price or 0.0) * max((end - start).total_seconds(), 0.0) / 3600

@@ -1,0 +1,93 @@
+"""Everything that can be learnt about a run. A fact is recorded first and decided upon after."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spotrelay.core.notice import InstanceState, InterruptionNotice, RebalanceRecommendation, StateChange
+from spotrelay.core.ports import LaunchAnswer, Machine
+
+
+@dataclass(frozen=True)
+class LaunchAnswered:
+    """EC2 answered a launch, with a machine or with refusals."""
+
+    launch: int
+    answer: LaunchAnswer
+    price: float | None = None  # dollars an hour of the machine's pool, where known
+
+
+@dataclass(frozen=True)
+class LaunchUnclear:
+    """A launch was sent and its outcome is not known, or it was throttled: the same request goes again."""
+
+    launch: int
+    why: str
+
+
+@dataclass(frozen=True)
+class LaunchAbandoned:
+    """No machine of this launch exists, and nobody will send it any more."""
+
+    launch: int
+
+
+@dataclass(frozen=True)
+class MachineFound:
+    """EC2 shows a machine with the tags of one of our launches."""
+
+    machine: Machine
+
+
+@dataclass(frozen=True)
+class Observed:
+    """EC2 was asked and answered."""
+
+    states: tuple[tuple[str, InstanceState], ...]
+
+
+@dataclass(frozen=True)
+class TerminateAsked:
+    """We asked EC2 to end this machine."""
+
+    instance_id: str
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A checkpoint was compared with S3."""
+
+    generation: int
+    save: int
+    ok: bool
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class VerificationPostponed:
+    """S3 gave no answer that a verdict could be built on."""
+
+    why: str
+
+
+@dataclass(frozen=True)
+class CancelRequested:
+    """A person wants the run to end."""
+
+    why: str
+
+
+Fact = (
+    InterruptionNotice
+    | RebalanceRecommendation
+    | StateChange
+    | LaunchAnswered
+    | LaunchUnclear
+    | LaunchAbandoned
+    | MachineFound
+    | Observed
+    | TerminateAsked
+    | Verified
+    | VerificationPostponed
+    | CancelRequested
+)

@@ -1,0 +1,352 @@
+"""How a fact changes a run. Every function here is pure and idempotent: a fact told twice changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import singledispatch
+
+from spotrelay.core.checkpoint import CheckpointId
+from spotrelay.core.clockwork import Timings
+from spotrelay.core.facts import (
+    CancelRequested,
+    Fact,
+    LaunchAbandoned,
+    LaunchAnswered,
+    LaunchUnclear,
+    MachineFound,
+    Observed,
+    TerminateAsked,
+    VerificationPostponed,
+    Verified,
+)
+from spotrelay.core.live import EXIT_DONE, EXIT_DRAINED, EXIT_FENCED, ExitReport, Heartbeat, Phase
+from spotrelay.core.notice import InstanceState, InterruptionNotice, RebalanceRecommendation, StateChange
+from spotrelay.core.placement import FailureScope, Pool
+from spotrelay.core.ports import LaunchAnswer
+from spotrelay.core.run import Attempt, AttemptState, Run, RunStatus, Silence, note, settle, with_attempt
+
+REFUSALS_KEPT = 40
+_VANISHED = (InstanceState.TERMINATED, InstanceState.GONE, InstanceState.STOPPED)
+
+
+@dataclass(frozen=True)
+class Site:
+    """What a decision has to know besides the run."""
+
+    timings: Timings = field(default_factory=Timings)
+    launches_allowed: bool = True  # the kill switch, asked when a launch is due
+    prices: dict[Pool, float] | None = None  # dollars an hour; asked when the run has a dollar ceiling
+
+
+def record(run: Run, fact: Fact, now: datetime, site: Site) -> Run:
+    """The run with this fact in it, or the very same run when the fact says nothing new.
+
+    Raises:
+        IllegalTransition: a defect of ours; nothing may be written.
+    """
+    if run.status.final:
+        return run
+    return settle(run, _apply(fact, run, now, site))
+
+
+def absorb(run: Run, now: datetime, site: Site) -> Run:
+    """The run with everything in it that its lease, heartbeats, reports and commits say by now."""
+    if run.status.final:
+        return run
+    after = run
+    for attempt in run.attempts:
+        after = settle(after, _absorb_lease(after, attempt.generation, now))
+        beat = run.heartbeat(attempt.generation)
+        if beat is not None:
+            after = _absorb_heartbeat(after, beat, now)
+    after = _absorb_commits(after, now)
+    for report in sorted(run.reports, key=lambda r: r.generation):
+        after = settle(after, _absorb_report(after, report, now, site))
+    return settle(after, _absorb_silence(after, now, site))
+
+
+# What attempts say about themselves
+
+
+def _absorb_lease(run: Run, generation: int, now: datetime) -> Run:
+    attempt = run.attempt(generation)
+    if attempt is None or run.lease is None or run.lease.generation != generation or attempt.running_at is not None:
+        return run
+    if attempt.state is AttemptState.BOOTING:
+        attempt = replace(attempt, state=AttemptState.RUNNING)
+    run = with_attempt(run, replace(attempt, running_at=now))
+    return note(run, "lease", f"attempt {generation} took the lease", now, generation)
+
+
+def _absorb_heartbeat(run: Run, beat: Heartbeat, now: datetime) -> Run:
+    old = run.attempt(beat.generation)
+    if old is None:
+        return run
+    best = max((a.last_step for a in run.attempts), default=0)
+    new = replace(
+        old,
+        beating_at=old.beating_at or now,
+        last_step=max(old.last_step, beat.step),
+        resumed_from=beat.resumed_from if beat.resumed_from is not None else old.resumed_from,
+        resumed_checkpoint=beat.resumed_checkpoint or old.resumed_checkpoint,
+        first_step_at=old.first_step_at or (now if beat.first_step else None),
+        drained_at=old.drained_at or (now if beat.phase is Phase.DRAINED else None),
+    )
+    if new == old:
+        return run
+    run = with_attempt(run, new)
+    if old.beating_at is None:
+        run = note(run, "alive", f"attempt {new.generation} sent its first heartbeat", now, new.generation)
+    if old.resumed_checkpoint != new.resumed_checkpoint:
+        text = f"attempt {new.generation} resumed from checkpoint {new.resumed_checkpoint} at step {new.resumed_from}"
+        run = note(run, "resumed", text, now, new.generation, step=new.resumed_from, checkpoint=new.resumed_checkpoint)
+    if old.first_step_at is None and new.first_step_at is not None:
+        run = note(run, "first-step", f"attempt {new.generation} finished its first new step", now, new.generation)
+    if old.drained_at is None and new.drained_at is not None:
+        run = note(run, "drained", f"attempt {new.generation} drained at step {new.last_step}", now, new.generation)
+    return replace(run, failures=0) if new.last_step > best else run
+
+
+def _absorb_commits(run: Run, now: datetime) -> Run:
+    noted = _checkpoint_id(run.noted_commit)
+    fresh = sorted((c for c in run.checkpoints if c.id > noted), key=lambda c: c.id)
+    for checkpoint in fresh:
+        commit = checkpoint.commit
+        text = f"checkpoint {commit.id} committed at step {commit.step} ({commit.reason.value}, {commit.health.value})"
+        run = note(run, "committed", text, now, commit.generation, step=commit.step, checkpoint=str(commit.id))
+    return replace(run, noted_commit=str(fresh[-1].id)) if fresh else run
+
+
+def _checkpoint_id(text: str) -> CheckpointId:
+    generation, _, save = text.partition(".")
+    return CheckpointId(int(generation or 0), int(save or 0))
+
+
+def _absorb_report(run: Run, report: ExitReport, now: datetime, site: Site) -> Run:
+    attempt = run.attempt(report.generation)
+    if attempt is None or attempt.over or attempt.state is AttemptState.RESERVED or run.outcome is not None:
+        return run
+    generation = attempt.generation
+    if report.code == EXIT_DRAINED:
+        return _drained(run, attempt, now)
+    if report.code == EXIT_FENCED:
+        return _ended(run, attempt, "it found that it had been replaced", now)
+    if report.code == EXIT_DONE and report.stage == "program" and (run.lease is None or run.lease.floor <= generation):
+        run = _ended(run, attempt, "its program finished", now)
+        return _concluded(run, RunStatus.SUCCEEDED, f"attempt {generation} finished", now)
+    return _crashed(run, attempt, report, now, site)
+
+
+def _drained(run: Run, attempt: Attempt, now: datetime) -> Run:
+    if attempt.state is not AttemptState.DRAINING:
+        run = note(run, "notice", f"attempt {attempt.generation} drained of its own accord", now, attempt.generation)
+        attempt = replace(attempt, state=AttemptState.DRAINING, noticed_at=now, noticed_by="program", deadline=now)
+        run = replace(run, recheck_after=now)
+    return with_attempt(run, replace(attempt, drained_at=attempt.drained_at or now))
+
+
+def _crashed(run: Run, attempt: Attempt, report: ExitReport, now: datetime, site: Site) -> Run:
+    part = "its program" if report.stage == "program" else "its boot"
+    how = f"was killed by signal {-report.code}" if report.code < 0 else f"exited with status {report.code}"
+    run = with_attempt(run, replace(attempt, crashed=True))
+    run = _ended(run, replace(attempt, crashed=True), f"{part} {how}", now)
+    failures = run.failures + 1
+    run = replace(run, failures=failures, retry_at=now + site.timings.crash)
+    if failures >= run.spec.limits.max_failures:
+        why = f"{part} failed {failures} times in a row without a new step; the last time it {how}. Log: {report.tail}"
+        return _concluded(run, RunStatus.FAILED, why, now)
+    return run
+
+
+def _absorb_silence(run: Run, now: datetime, site: Site) -> Run:
+    watched = next((a for a in reversed(run.attempts) if not a.over and a.live and a.beating_at is not None), None)
+    beat = run.heartbeat(watched.generation) if watched else None
+    if watched is None or beat is None:
+        return replace(run, silence=None)
+    old = run.silence
+    fresh = Silence(watched.generation, beat.counter, since=now, last_look=now)
+    if old is None or (old.generation, old.counter) != (watched.generation, beat.counter):
+        return replace(run, silence=fresh)
+    if now - old.last_look > site.timings.watch * 3:
+        return replace(run, silence=fresh)  # we could not look for a while: heartbeats get their chance
+    if now - old.last_look < site.timings.watch / 2:
+        return run  # a burst of events is one look
+    return replace(run, silence=replace(old, last_look=now, looks=old.looks + 1))
+
+
+# What the world says
+
+
+@singledispatch
+def _apply(fact: object, run: Run, now: datetime, site: Site) -> Run:
+    raise TypeError(f"no such fact: {fact!r}")
+
+
+@_apply.register
+def _(fact: InterruptionNotice, run: Run, now: datetime, site: Site) -> Run:
+    attempt = run.attempt_on(fact.instance_id)
+    if attempt is None or attempt.over or attempt.state is AttemptState.DRAINING:
+        return run
+    deadline = now if fact.action == "hibernate" else fact.deadline
+    noticed = replace(
+        attempt, state=AttemptState.DRAINING, noticed_at=now, deadline=deadline, noticed_by=fact.source.value
+    )
+    run = replace(with_attempt(run, noticed), recheck_after=now)
+    lead = max((deadline - now).total_seconds(), 0.0)
+    text = f"EC2 takes {fact.instance_id} back in {lead:.0f} s ({fact.action}, told by {fact.source.value})"
+    return note(run, "notice", text, now, attempt.generation, deadline=deadline.isoformat(), source=fact.source.value)
+
+
+@_apply.register
+def _(fact: RebalanceRecommendation, run: Run, now: datetime, site: Site) -> Run:
+    attempt = run.attempt_on(fact.instance_id)
+    if attempt is None or attempt.over or attempt.rebalance_at is not None:
+        return run
+    run = with_attempt(run, replace(attempt, rebalance_at=now))
+    text = f"EC2 sees {fact.instance_id} at elevated risk; the attempt checkpoints and stays"
+    return note(run, "rebalance", text, now, attempt.generation)
+
+
+@_apply.register
+def _(fact: StateChange, run: Run, now: datetime, site: Site) -> Run:
+    attempt = run.attempt_on(fact.instance_id)
+    if attempt is None or attempt.machine_gone_at is not None or not fact.state.is_over:
+        return run
+    if fact.state in _VANISHED:
+        attempt = replace(attempt, machine_gone_at=now)
+        run = with_attempt(run, attempt)
+        run = note(run, "gone", f"EC2 says that {fact.instance_id} is {fact.state.value}", now, attempt.generation)
+    if attempt.over:
+        return run
+    return _lost(run, attempt, f"its machine {fact.instance_id} is {fact.state.value}", now, site)
+
+
+@_apply.register
+def _(fact: Observed, run: Run, now: datetime, site: Site) -> Run:
+    for instance_id, state in fact.states:
+        attempt = run.attempt_on(instance_id)
+        if attempt is not None and attempt.live:
+            run = with_attempt(run, replace(attempt, observed_at=now))
+            run = settle(run, _apply(StateChange(instance_id, state), run, now, site))
+    return run
+
+
+@_apply.register
+def _(fact: LaunchAnswered, run: Run, now: datetime, site: Site) -> Run:
+    if run.intent is None or run.intent.launch != fact.launch:
+        return run
+    generation = run.intent.generation
+    for refusal in fact.answer.refusals:
+        text = f"EC2 refused {refusal.pool}: {refusal.code} ({refusal.scope.value})"
+        run = note(run, "refused", text, now, generation, pool=str(refusal.pool), code=refusal.code)
+    run = replace(run, intent=None, refusals=(*run.refusals, *fact.answer.refusals)[-REFUSALS_KEPT:])
+    if fact.answer.instance_id is None:
+        return _all_refused(run, fact, now)
+    return _machine_given(run, generation, fact.answer.instance_id, fact.answer.pool, fact.price, now)
+
+
+@_apply.register
+def _(fact: MachineFound, run: Run, now: datetime, site: Site) -> Run:
+    machine = fact.machine
+    answer = LaunchAnswer(machine.instance_id, machine.pool)
+    return _apply(LaunchAnswered(machine.launch, answer), run, now, site)
+
+
+@_apply.register
+def _(fact: LaunchUnclear, run: Run, now: datetime, site: Site) -> Run:
+    if run.intent is None or run.intent.launch != fact.launch:
+        return run
+    wait = site.timings.resend * min(2 ** max(run.intent.sent - 1, 0), 16)
+    run = replace(run, intent=replace(run.intent, due_at=now + wait))
+    return note(run, "unclear", f"launch {fact.launch}: {fact.why}; the same request goes again", now)
+
+
+@_apply.register
+def _(fact: LaunchAbandoned, run: Run, now: datetime, site: Site) -> Run:
+    if run.intent is None or run.intent.launch != fact.launch:
+        return run
+    run = replace(run, intent=None)
+    return note(run, "abandoned", f"launch {fact.launch} made no machine and is not sent any more", now)
+
+
+@_apply.register
+def _(fact: TerminateAsked, run: Run, now: datetime, site: Site) -> Run:
+    attempt = run.attempt_on(fact.instance_id)
+    if attempt is None:
+        return run
+    return with_attempt(run, replace(attempt, terminate_asked_at=now))
+
+
+@_apply.register
+def _(fact: Verified, run: Run, now: datetime, site: Site) -> Run:
+    name = f"{fact.generation}.{fact.save}"
+    if fact.ok:
+        return note(run, "verified", f"checkpoint {name} is whole in S3", now, fact.generation, checkpoint=name)
+    text = f"checkpoint {name} is condemned: {fact.problem}"
+    return note(run, "condemned", text, now, fact.generation, checkpoint=name, problem=fact.problem)
+
+
+@_apply.register
+def _(fact: VerificationPostponed, run: Run, now: datetime, site: Site) -> Run:
+    run = replace(run, verify_at=now + site.timings.settle)
+    return note(run, "unverified", f"no verdict yet: {fact.why}", now)
+
+
+@_apply.register
+def _(fact: CancelRequested, run: Run, now: datetime, site: Site) -> Run:
+    if run.cancel_why is not None or run.outcome is not None:
+        return run
+    return _concluded(replace(run, cancel_why=fact.why), RunStatus.CANCELLED, f"cancelled: {fact.why}", now)
+
+
+# Consequences
+
+
+def conclude(run: Run, outcome: RunStatus, why: str, now: datetime) -> Run:
+    """The run with its outcome known; its machines are still to be ended."""
+    return settle(run, _concluded(run, outcome, why, now))
+
+
+def _concluded(run: Run, outcome: RunStatus, why: str, now: datetime) -> Run:
+    if run.outcome is not None:
+        return run
+    run = replace(run, outcome=outcome, outcome_why=why, ended_at=now, silence=None)
+    return note(run, outcome.value, why, now)
+
+
+def _ended(run: Run, attempt: Attempt, why: str, now: datetime) -> Run:
+    ended = replace(attempt, state=AttemptState.ENDED, ended_at=now, ended_why=why)
+    run = with_attempt(run, ended)
+    return note(run, "ended", f"attempt {attempt.generation} ended: {why}", now, attempt.generation)
+
+
+def _lost(run: Run, attempt: Attempt, why: str, now: datetime, site: Site) -> Run:
+    run = replace(_ended(run, attempt, why, now), recheck_after=now)
+    booted = attempt.beating_at is not None or attempt.noticed_at is not None
+    if booted or run.outcome is not None:
+        return run
+    return replace(run, failures=run.failures + 1, retry_at=now + site.timings.crash)  # it died at birth
+
+
+def _all_refused(run: Run, fact: LaunchAnswered, now: datetime) -> Run:
+    run = replace(run, backoffs=run.backoffs + 1)
+    fatal = next((r for r in fact.answer.refusals if r.scope is FailureScope.CONFIGURATION), None)
+    if fatal is None:
+        return run
+    why = f"EC2 cannot launch this run as configured: {fatal.code}: {fatal.message}. Mend it, then submit again"
+    return _concluded(run, RunStatus.FAILED, why, now)
+
+
+def _machine_given(
+    run: Run, generation: int, instance_id: str, pool: Pool | None, price: float | None, now: datetime
+) -> Run:
+    attempt = run.attempt(generation)
+    if attempt is None or attempt.state is not AttemptState.RESERVED:
+        return run
+    given = replace(
+        attempt, state=AttemptState.BOOTING, instance_id=instance_id, pool=pool, price=price, launched_at=now
+    )
+    run = replace(with_attempt(run, given), backoffs=0)
+    text = f"attempt {generation} has machine {instance_id} in {pool}"
+    return note(run, "launched", text, now, generation, instance=instance_id, pool=str(pool))
