@@ -17,6 +17,8 @@ _BOOTSTRAP_VERSION = "30"
 _FIXED_TIME = (1980, 1, 1, 0, 0, 0)
 _STACK_S = 180.0
 _POLL_S = 0.1
+_LONGEST_REASON = 500
+_PLACEHOLDER_IMAGE = "ami-0123456789abcdef0"
 _DONE = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS")
 
 
@@ -54,6 +56,7 @@ def deploy_assembly(cloud: Target, assembly: Path, wanted: str | None = None) ->
     for artifact_id in _in_order(artifacts):
         stack = _Stack(cloud, assembly, artifact_id, artifacts)
         stack.upload_assets()
+        stack.provide_parameters()
         outputs[stack.name] = stack.create_or_update()
         _patch(cloud, stack)
     name = wanted or next(reversed(outputs), None)
@@ -72,8 +75,9 @@ class _Stack:
         self.region = cloud.region if region == "unknown-region" else region
         self.name = str(properties.get("stackName", artifact_id))
         self.template = json.loads((assembly / properties["templateFile"]).read_text())
-        self._text = (assembly / properties["templateFile"]).read_text()
-        self._parameters = properties.get("parameters", {})
+        self._template_file = str(properties["templateFile"])
+        self._template_url = ""
+        self._parameters = dict(properties.get("parameters", {}))
         self._assembly = assembly
         self._cloud = cloud
         self._asset_manifests = [
@@ -87,29 +91,44 @@ class _Stack:
         return self._cloud.client(service, region=self.region)
 
     def upload_assets(self) -> None:
-        """Put the file assets where the template expects them; the bootstrap bucket is made when missing."""
+        """Put the file assets, the template among them, where the CDK keeps them; their bucket is made when missing.
+
+        Raises:
+            DeployFailed: an asset is missing, or the template is not among them.
+        """
         s3 = self.client("s3")
         for manifest in self._asset_manifests:
             for asset in json.loads(manifest.read_text()).get("files", {}).values():
                 for destination in asset["destinations"].values():
                     bucket = _filled(destination["bucketName"], self.region)
                     _ensure_bucket(s3, bucket, self.region)
-                    body = _asset_body(self._assembly, asset["source"])
-                    s3.put_object(Bucket=bucket, Key=_filled(destination["objectKey"], self.region), Body=body)
-        for parameter in self.template.get("Parameters", {}).values():
-            if parameter.get("Type") == "AWS::SSM::Parameter::Value<String>" and "cdk-bootstrap" in str(
-                parameter.get("Default")
-            ):
-                self.client("ssm").put_parameter(
-                    Name=parameter["Default"], Value=_BOOTSTRAP_VERSION, Type="String", Overwrite=True
-                )
+                    key = _filled(destination["objectKey"], self.region)
+                    s3.put_object(Bucket=bucket, Key=key, Body=_asset_body(self._assembly, asset["source"]))
+                    if str(asset["source"].get("path")) == self._template_file:
+                        self._template_url = f"https://s3.amazonaws.com/{bucket}/{key}"
+
+        if not self._template_url:
+            raise DeployFailed(f"stack {self.name}: its template is not among its assets; synthesise the app again")
+
+    def provide_parameters(self) -> None:
+        """Make the SSM parameters that the template reads and this account does not have."""
+        ssm = self.client("ssm")
+        for name, parameter in self.template.get("Parameters", {}).items():
+            if not str(parameter.get("Type", "")).startswith("AWS::SSM::Parameter::Value") or name in self._parameters:
+                continue
+            wanted = str(parameter["Default"])
+            if ssm.get_parameters(Names=[wanted])["Parameters"]:
+                continue
+            value = _BOOTSTRAP_VERSION if "cdk-bootstrap" in wanted else _PLACEHOLDER_IMAGE
+            self._parameters[name] = wanted if not wanted.startswith("/aws/") else f"/local{wanted}"
+            ssm.put_parameter(Name=self._parameters[name], Value=value, Type="String", Overwrite=True)
 
     def create_or_update(self) -> dict[str, str]:
         """Create the stack, or update it when it is there; its outputs."""
         formation = self.client("cloudformation")
         request = {
             "StackName": self.name,
-            "TemplateBody": self._text,
+            "TemplateURL": self._template_url,
             "Capabilities": ["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"],
             "Parameters": [{"ParameterKey": k, "ParameterValue": str(v)} for k, v in self._parameters.items()],
         }
@@ -120,7 +139,7 @@ class _Stack:
                 if "No updates are to be performed" not in str(why):
                     raise DeployFailed(f"stack {self.name} cannot be updated: {why}") from why
         else:
-            formation.create_stack(**request, OnFailure="DO_NOTHING")
+            self._create(formation, request)
         return self._await(formation)
 
     def physical_id(self, logical_id: str) -> str:
@@ -144,6 +163,13 @@ class _Stack:
         except formation.exceptions.ClientError:
             return False
         return bool(stacks) and stacks[0]["StackStatus"] not in ("DELETE_COMPLETE", "REVIEW_IN_PROGRESS")
+
+    def _create(self, formation: Any, request: dict[str, Any]) -> None:
+        try:
+            formation.create_stack(**request, OnFailure="DO_NOTHING")
+        except formation.exceptions.ClientError as why:
+            message = str(why.response["Error"].get("Message", ""))[:_LONGEST_REASON]
+            raise DeployFailed(f"stack {self.name} cannot be created: {message}") from why
 
     def _await(self, formation: Any) -> dict[str, str]:
         deadline = time.monotonic() + _STACK_S

@@ -20,6 +20,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from spotrelay.localcloud import conditions
+
 VERSION = "1.5.33"
 ACCOUNT = "000000000000"
 HOME_REGION = "us-east-1"
@@ -142,6 +144,23 @@ def run_lambdas_with(worker: Callable[[str, dict[str, Any], bytes], Any], most: 
     service._ESM_SQS_DEFAULT_CONCURRENCY = most
 
 
+def complete_conditions() -> None:
+    """Give the policy evaluator the condition keys of DynamoDB and EventBridge that it does not read itself."""
+    actions: Any = importlib.import_module("ministack.core.iam_actions")
+    of_dynamodb, of_tags = actions.dynamodb_service_context, actions.request_tag_context
+
+    def dynamodb_context(body: bytes) -> dict[str, Any]:
+        keys = conditions.leading_keys(body, index_key)
+        return {**of_dynamodb(body), **({"dynamodb:LeadingKeys": keys} if keys else {})}
+
+    def common_context(service: str, action: str, body: bytes, query: Any) -> dict[str, Any]:
+        told = conditions.event_context(body) if action == "events:PutEvents" else {}
+        return {**of_tags(service, action, body, query), **told}
+
+    actions.dynamodb_service_context = dynamodb_context
+    actions.request_tag_context = common_context
+
+
 def stop_lambdas() -> None:
     """End every function's processes."""
     importlib.import_module("ministack.core.lambda_runtime").reset()
@@ -227,9 +246,15 @@ def rest_action(service: str, wire: Wire) -> str:
 
 def table_key(table: str) -> list[str]:
     """Attribute names of a table's key, partition key first; empty for an unknown table."""
-    name = table.rsplit("/", 1)[-1]
-    for found in _everywhere(_service("dynamodb")._tables, name):
-        return [part["AttributeName"] for part in found["KeySchema"]]
+    return index_key(table, "")
+
+
+def index_key(table: str, index: str) -> list[str]:
+    """Attribute names of the key of a table's index, or of the table itself; empty for an unknown one."""
+    for found in _everywhere(_service("dynamodb")._tables, table.rsplit("/", 1)[-1]):
+        indexes = found.get("GlobalSecondaryIndexes") or []
+        holder = next((i for i in indexes if i["IndexName"] == index), None) if index else found
+        return [part["AttributeName"] for part in holder["KeySchema"]] if holder else []
     return []
 
 

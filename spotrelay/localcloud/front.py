@@ -160,7 +160,7 @@ class Front:
         if answer is not None:
             await _say(answer, reply.take)
         else:
-            await self._emulated(scope, _replay(wire.body, gone), reply.take)
+            await self._emulated({**scope, "scheme": "https"}, _replay(wire.body, gone), reply.take)
         entry["status"], entry["bytes_out"] = reply.status, reply.size
         if (reply.status or 0) >= 400:
             entry["error"] = calls.error_code(reply.text, reply.headers)

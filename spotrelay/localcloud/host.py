@@ -52,6 +52,7 @@ async def _serve(home: Path, time_scale: float) -> None:
     emulator.configure(home, port, access_key, secret_key)
     emulated = emulator.load()
     emulator.quicken_checksums()
+    emulator.complete_conditions()
     environments = Environments(home, endpoint, emulator.function_credentials)
     emulator.run_lambdas_with(environments, ENVIRONMENTS_PER_FUNCTION)
 

@@ -40,6 +40,7 @@ MANAGED = (
 )
 """Import names that the managed runtime provides: boto3 with what it needs, and the runtime client."""
 
+_TASK_ROOT = "/var/task"
 _INIT_S = 30.0
 _EXIT_S = 0.5
 _CHECK_S = 0.02
@@ -175,7 +176,7 @@ class Environment:
             "PYTHONPATH": f"{task_root}{os.pathsep}{self._shared.runtime}",
             "PYTHONDONTWRITEBYTECODE": "1",
             "AWS_ENDPOINT_URL": self._shared.endpoint,
-            **{name: str(value) for name, value in given.items()},
+            **{name: _placed(str(value), task_root) for name, value in given.items()},
             **self._shared.credentials(config),
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_REGION": region,
@@ -239,6 +240,11 @@ class Environment:
 
     def _discard_tmpdir(self) -> None:
         self._end()
+
+
+def _placed(value: str, task_root: Path) -> str:
+    """A variable's value; where it names a path below /var/task, the one that is there on this machine."""
+    return f"{task_root}{value.removeprefix(_TASK_ROOT)}" if value.startswith(_TASK_ROOT) else value
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

@@ -18,7 +18,7 @@ SCALE_VARIABLE = "SPOTRELAY_TIME_SCALE"
 SHORTEST_TICK_S = 1.0
 SHORTEST_VISIBILITY_S = 10
 
-_SCALE_LINE = re.compile(rf"(?m)^(?P<before>(?:\s*(?:export|readonly|declare -r)\s+)?{SCALE_VARIABLE}=)(?P<value>\S*)$")
+_SCALE_LINE = re.compile(r"(?m)^(?P<before>time_scale=)(?P<value>'?[0-9][0-9.e-]*'?)$")
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def scale_user_data(template_data: dict[str, Any], time_scale: float) -> dict[st
     """Launch template data whose resume script waits by `time_scale`.
 
     Raises:
-        PatchFailed: the script does not set SPOTRELAY_TIME_SCALE on a line of its own.
+        PatchFailed: the script has no line `time_scale=NUMBER`, or several.
     """
     encoded = template_data.get("UserData")
     if not encoded or time_scale == 1.0:
@@ -51,7 +51,7 @@ def scale_user_data(template_data: dict[str, Any], time_scale: float) -> dict[st
     script = base64.b64decode(encoded).decode()
     scaled, found = _SCALE_LINE.subn(rf"\g<before>{time_scale!r}", script)
     if found != 1:
-        raise PatchFailed(f"the user data sets {SCALE_VARIABLE} {found} times, not once: cannot scale its clock")
+        raise PatchFailed(f"the user data has {found} lines time_scale=NUMBER, not one: cannot scale its clock")
     return {**template_data, "UserData": base64.b64encode(scaled.encode()).decode()}
 
 
@@ -95,7 +95,8 @@ _AT_START = (
         "Lambda runtime",
         "MiniStack runs functions in its own interpreter with its own packages, so missing dependencies go unnoticed",
         "`python -m awslambdaric` against a Runtime API of ours; it sees the asset, the standard library, boto3 and "
-        "the runtime client; the Python is this machine's, whatever `Runtime` says",
+        "the runtime client; the Python is this machine's, whatever `Runtime` says, and variables that begin with "
+        "`/var/task` name the unpacked asset",
     ),
     Patch(
         "environments per function",
@@ -112,6 +113,16 @@ _AT_START = (
         "MiniStack's own paths and its metadata service hand out state and credentials to anybody",
         "closed: `/_ministack`, `/_localstack`, `/latest/` and the like",
     ),
+    Patch(
+        "condition keys",
+        "MiniStack knows neither `dynamodb:LeadingKeys` nor `events:source`, so such statements never apply",
+        "both are read from the request and given to its evaluator; in a transaction all its keys count at once",
+    ),
+    Patch(
+        "transport",
+        "a bucket that demands TLS refuses everything over plain HTTP",
+        "requests over loopback count as `aws:SecureTransport`",
+    ),
     Patch("S3 checksums", "CRC32C and CRC64NVME byte by byte in Python: 2 s for 8 MiB", "computed by awscrt"),
 )
 
@@ -124,7 +135,7 @@ _AT_DEPLOY = (
     Patch(
         "clock of the instances",
         "the same",
-        f"the one line of the user data that sets `{SCALE_VARIABLE}` is given the factor when EC2 reads the launch "
+        "the one line `time_scale=1` of the user data is given the factor when EC2 reads the launch "
         "template; EC2's own notice of two minutes is scaled by the same factor",
     ),
     Patch(
@@ -137,6 +148,11 @@ _AT_DEPLOY = (
         "redelivery",
         "queues hand a failed message out again after minutes",
         f"visibility timeouts are scaled by the factor, down to {SHORTEST_VISIBILITY_S} s",
+    ),
+    Patch(
+        "public parameters",
+        "AWS publishes SSM parameters (AMI ids) that the emulated account does not have",
+        "template parameters that name one get a placeholder AMI; instances here are processes and need none",
     ),
     Patch(
         "reserved concurrency",

@@ -18,6 +18,10 @@ class UnsupportedTarget(Exception):
     """The schedule's target is not a Lambda function."""
 
 
+class TargetFailed(Exception):
+    """The function ended with an error; the message is what it reported."""
+
+
 class Schedules:
     """The schedules that this cloud runs at a pace of its own."""
 
@@ -67,4 +71,6 @@ class Schedules:
             aws_session_token=session["Token"],
             config=Config(read_timeout=900, retries={"max_attempts": 1, "mode": "standard"}),
         )
-        client.invoke(FunctionName=target["Arn"], Payload=str(target.get("Input") or "{}").encode())
+        answer = client.invoke(FunctionName=target["Arn"], Payload=str(target.get("Input") or "{}").encode())
+        if answer.get("FunctionError"):
+            raise TargetFailed(answer["Payload"].read().decode("utf-8", "replace"))

@@ -1,0 +1,105 @@
+"""Small things to put into an embedded cloud, and to find out about it."""
+
+from __future__ import annotations
+
+import io
+import json
+import textwrap
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from spotrelay.localcloud.client import LocalCloud
+
+
+def eventually(condition: Callable[[], Any], what: str, within_s: float = 20.0) -> Any:
+    """Wait until `condition` gives something true, and give that."""
+    deadline = time.monotonic() + within_s
+    while True:
+        found = condition()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {within_s} s: {what}")
+        time.sleep(0.05)
+
+
+def role(cloud: LocalCloud, name: str, service: str, *statements: dict[str, Any]) -> str:
+    """ARN of a new role that `service` and the account's root may take, with these rights and no others."""
+    iam = cloud.client("iam")
+    trust = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"Service": service, "AWS": "arn:aws:iam::000000000000:root"},
+                "Action": "sts:AssumeRole",
+            }
+        ],
+    }
+    arn = iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"]
+    if statements:
+        document = {"Version": "2012-10-17", "Statement": list(statements)}
+        iam.put_role_policy(RoleName=name, PolicyName="rights", PolicyDocument=json.dumps(document))
+    return str(arn)
+
+
+def allow(*actions: str, on: str = "*", when: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A policy statement."""
+    statement: dict[str, Any] = {"Effect": "Allow", "Action": list(actions), "Resource": on}
+    return {**statement, "Condition": when} if when else statement
+
+
+def as_role(cloud: LocalCloud, arn: str) -> dict[str, str]:
+    """Credentials of a role, as keyword arguments of `LocalCloud.client`."""
+    session = cloud.client("sts").assume_role(RoleArn=arn, RoleSessionName="test")["Credentials"]
+    return {
+        "aws_access_key_id": session["AccessKeyId"],
+        "aws_secret_access_key": session["SecretAccessKey"],
+        "aws_session_token": session["SessionToken"],
+    }
+
+
+def table(cloud: LocalCloud, name: str) -> str:
+    """Name of a new table with pk and sk."""
+    cloud.client("dynamodb").create_table(
+        TableName=name,
+        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+        AttributeDefinitions=[
+            {"AttributeName": "pk", "AttributeType": "S"},
+            {"AttributeName": "sk", "AttributeType": "S"},
+        ],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    return name
+
+
+def function(cloud: LocalCloud, name: str, code: str, role_arn: str, timeout_s: int = 10, **variables: str) -> str:
+    """ARN of a new Lambda function whose `main.handler` is in `code`."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("main.py", textwrap.dedent(code))
+    created = cloud.client("lambda").create_function(
+        FunctionName=name,
+        Runtime="python3.13",
+        Role=role_arn,
+        Handler="main.handler",
+        Code={"ZipFile": packed.getvalue()},
+        Timeout=timeout_s,
+        Environment={"Variables": variables},
+    )
+    return str(created["FunctionArn"])
+
+
+def called(cloud: LocalCloud, name: str, event: Any) -> tuple[Any, str | None]:
+    """Call a function; what it returned, and the kind of its error if it failed."""
+    answer = cloud.client("lambda").invoke(FunctionName=name, Payload=json.dumps(event).encode())
+    return json.loads(answer["Payload"].read() or b"null"), answer.get("FunctionError")
+
+
+def log_of(home: Path, function_name: str) -> str:
+    """What a function has printed so far."""
+    log = home / "logs" / f"lambda-{function_name}.log"
+    return log.read_text() if log.exists() else ""
