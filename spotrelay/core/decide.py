@@ -16,7 +16,7 @@ from spotrelay.core.clockwork import OBSERVATIONS
 from spotrelay.core.placement import Pool, Rung, next_rung, reopens_at
 from spotrelay.core.record import Site, conclude
 from spotrelay.core.run import Attempt, AttemptState, Intent, Run, RunStatus, note, settle
-from spotrelay.core.spec import NoCheckpoint
+from spotrelay.core.spec import NoCheckpoint, pools_of
 
 __all__ = [
     "Conclude",
@@ -321,8 +321,6 @@ def _spec_forbids(run: Run, generation: int) -> str:
         return f"limits.max_launches reached: {run.launches} launches"
     if run.failures >= limits.max_failures:
         return f"limits.max_failures reached: {run.failures} failures in a row without a new step"
-    if not run.pools:
-        return "no subnet of the stack lies in the zones that the spec allows: widen zones, or deploy more"
     if spec.on_no_checkpoint is NoCheckpoint.STOP and _progress_without_checkpoint(run):
         return "no verified checkpoint exists, and the spec says to stop rather than to start from zero"
     return ""
@@ -335,7 +333,11 @@ def _progress_without_checkpoint(run: Run) -> bool:
 
 def _climb(run: Run, generation: int, cause: str, now: datetime, site: Site) -> Decision:
     scale = site.timings.scale
-    pools = _affordable(run, site)
+    allowed = pools_of(run.spec, site.zones)
+    if not allowed:
+        why = "no subnet of the stack lies in the zones that the spec allows: widen zones, or deploy more"
+        return Conclude(RunStatus.FAILED, why)
+    pools = _affordable(run, allowed, site)
     if not pools:
         return Wait(now + site.timings.watch, "no price is known for any pool, and the run has a dollar ceiling")
     rung = next_rung(pools, run.refusals, _lost_pools(run), now, scale)
@@ -346,10 +348,10 @@ def _climb(run: Run, generation: int, cause: str, now: datetime, site: Site) -> 
     return Reserve(rung, generation, run.launches + 1, f"{cause}; next: {rung.why}")
 
 
-def _affordable(run: Run, site: Site) -> tuple[Pool, ...]:
+def _affordable(run: Run, pools: tuple[Pool, ...], site: Site) -> tuple[Pool, ...]:
     if run.spec.limits.max_dollars is None:
-        return run.pools
-    return tuple(p for p in run.pools if site.prices and p in site.prices)
+        return pools
+    return tuple(p for p in pools if site.prices and p in site.prices)
 
 
 def _lost_pools(run: Run) -> tuple[tuple[Pool, datetime], ...]:

@@ -34,6 +34,7 @@ _VANISHED = (InstanceState.TERMINATED, InstanceState.GONE, InstanceState.STOPPED
 class Site:
     """What a decision has to know besides the run."""
 
+    zones: tuple[tuple[str, str], ...] = ()  # (region, zone) of every subnet of the stack
     timings: Timings = field(default_factory=Timings)
     launches_allowed: bool = True  # the kill switch, asked when a launch is due
     prices: dict[Pool, float] | None = None  # dollars an hour; asked when the run has a dollar ceiling

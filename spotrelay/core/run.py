@@ -176,7 +176,6 @@ class Run:
     run_id: str
     spec: Spec
     created_at: datetime
-    pools: tuple[Pool, ...] = ()
     version: int = 0
     status: RunStatus = RunStatus.WAITING
     attempts: tuple[Attempt, ...] = ()

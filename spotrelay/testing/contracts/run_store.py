@@ -74,7 +74,7 @@ class RunStoreContract:
         first = created(stores)
 
         with pytest.raises(AlreadyExists):
-            stores.runs.create(replace(new_run(first.run_id), pools=()))
+            stores.runs.create(replace(new_run(first.run_id), launches=7))
 
         assert stores.runs.load(first.run_id) == first
 

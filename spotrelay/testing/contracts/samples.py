@@ -34,7 +34,7 @@ def new_id() -> str:
 def new_run(run_id: str | None = None, created_at: datetime = NOON) -> Run:
     """A run as `submit` makes it."""
     spec = Spec(command=("python", "train.py"), instance_types=("g5.xlarge",))
-    return Run(run_id or new_id(), spec, created_at, pools=(POOL,))
+    return Run(run_id or new_id(), spec, created_at)
 
 
 def rich_run(run_id: str) -> Run:
@@ -57,7 +57,6 @@ def rich_run(run_id: str) -> Run:
             cadence=Cadence(every_s=30.0),
         ),
         NOON,
-        pools=(POOL, replace(POOL, zone="us-east-1b", market="on-demand")),
         status=RunStatus.HANDOVER,
         attempts=(
             Attempt(
