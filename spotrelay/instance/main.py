@@ -28,6 +28,7 @@ def main() -> int:
         programs.stop()
 
     signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job ignores it, programs would inherit that
     try:
         me = read_identity(os.environ)
         pause = me.timings.poll / 5

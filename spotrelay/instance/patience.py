@@ -13,6 +13,7 @@ from spotrelay.core.errors import Contention, OutcomeUnknown, Unavailable
 
 T = TypeVar("T")
 PASSING = (Unavailable, Contention, OutcomeUnknown)  # errors that a later try may not meet
+LONGEST = 32  # times the first pause
 
 
 class StopAsked(Exception):
@@ -51,4 +52,4 @@ def keep_trying(
                 told = True
         if stop.wait(pause * random.uniform(0.5, 1)):
             raise StopAsked
-        pause = min(pause * 2, within.total_seconds() / 8)
+        pause = min(pause * 2, first.total_seconds() * LONGEST)

@@ -60,7 +60,7 @@ export SPOTRELAY_TIME_SCALE=$time_scale
 
 cat >"$work/speak.py" <<'PYTHON'
 """Metadata service, S3 and DynamoDB with the standard library of any Python from 3.6 on."""
-import hashlib, hmac, http.client, json, os, random, re, sys, time
+import hashlib, hmac, http.client, io, json, os, random, re, sys, time, zipfile
 from urllib import error, parse, request
 
 METADATA = os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://169.254.169.254").rstrip("/")
@@ -71,6 +71,10 @@ SCALE = float(os.environ["SPOTRELAY_TIME_SCALE"])
 
 class Refused(Exception):
     """A definite no, or no answer after every try."""
+
+
+class AlreadyThere(Refused):
+    """A create-only write met an earlier one."""
 
 
 def call(make, opener, tries):
@@ -85,7 +89,10 @@ def call(make, opener, tries):
         except error.HTTPError as answer:
             # Only the code: S3 repeats the session token in the text of some errors.
             code = re.search(rb'<Code>(\w+)</Code>|"__type"\s*:\s*"([^"]+)"', answer.read(4096))
-            problem = "HTTP %d %s" % (answer.code, (code.group(1) or code.group(2)).decode() if code else "")
+            word = (code.group(1) or code.group(2)).decode() if code else ""
+            problem = "HTTP %d %s" % (answer.code, word)
+            if answer.code == 412 or word.endswith("ConditionalCheckFailedException"):
+                raise AlreadyThere(problem)
             if answer.code not in LATER:
                 break
         except (OSError, http.client.HTTPException) as cause:
@@ -150,18 +157,18 @@ def ask(who, service, region, method, url, body=b"", extra=()):
 
 def learn(file, *paths):
     held = token()
-    with open(file, "w", newline="") as out:
+    with open(file, "w", newline="", encoding="utf-8") as out:
         out.write("".join(metadata(path, held) + "\0" for path in paths))
 
 
-def fetch(region, bucket, key, sha256, file):
+def fetch(region, bucket, key, sha256, folder):
     url = endpoint("s3", region, bucket) + "/" + parse.quote(key, safe="/~-_.")
     body = ask(credentials(), "s3", region, "GET", url)
     found = hashlib.sha256(body).hexdigest()
     if found != sha256.lower():
         raise Refused("%s has SHA-256 %s, not the %s of this stack: deploy it again" % (url, found, sha256))
-    with open(file, "wb") as out:
-        out.write(body)
+    with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        archive.extractall(folder)
 
 
 def report(region, table, bucket, run, generation, status, log):
@@ -185,6 +192,8 @@ def report(region, table, bucket, run, generation, status, log):
     for service, method, url, data, headers in wanted:
         try:
             ask(who, service, region, method, url, data, headers)
+        except AlreadyThere:
+            pass  # an earlier report stands, the agent's or our own
         except Refused as cause:
             failures.append(str(cause))
     if failures:
@@ -193,7 +202,7 @@ def report(region, table, bucket, run, generation, status, log):
 
 try:
     {"learn": learn, "fetch": fetch, "report": report}[sys.argv[1]](*sys.argv[2:])
-except (Refused, OSError, ValueError, LookupError) as cause:
+except (Refused, OSError, ValueError, LookupError, zipfile.BadZipFile) as cause:
     sys.exit("spotrelay: %s" % cause)
 PYTHON
 
@@ -248,7 +257,7 @@ if [[ -z $agent_python ]]; then
 fi
 
 step="fetching the agent from s3://$agent_bucket/$agent_key"
-speak fetch "$home_region" "$agent_bucket" "$agent_key" "$agent_sha256" "$work/agent.pyz"
+speak fetch "$home_region" "$agent_bucket" "$agent_key" "$agent_sha256" "$work/agent"
 
 export SPOTRELAY_RUN=$run SPOTRELAY_GENERATION=$generation SPOTRELAY_LAUNCH=$launch SPOTRELAY_INSTANCE=$instance
 export SPOTRELAY_TABLE=$table SPOTRELAY_BUCKET=$bucket SPOTRELAY_BUS=$bus SPOTRELAY_STACK=$stack
@@ -256,12 +265,12 @@ export SPOTRELAY_HOME_REGION=$home_region SPOTRELAY_WORK=$work
 export AWS_REGION=$region AWS_DEFAULT_REGION=$region HOME=${HOME:-/root}
 
 # The shell stays as a guard: an agent that cannot start, or is killed, must not leave a machine
-# that bills for ever.
+# that bills for ever. The archive is unpacked because botocore reads its models as plain files.
 step="running the agent"
 mkfifo "$work/told"
 tee -a "$work/boot.log" <"$work/told" >&2 &
 teller=$!
-"$agent_python" -I "$work/agent.pyz" 2>"$work/told" &
+"$agent_python" -I "$work/agent" 2>"$work/told" &
 agent=$!
 trap 'asked_to_stop=yes; kill -TERM "$agent" 2>/dev/null || true' TERM
 status=0

@@ -17,7 +17,7 @@ from spotrelay.core.spec import Spec
 from spotrelay.instance.metadata import Metadata
 from spotrelay.testing.faults import Fault, Script, faulty
 from tests.instance.attempts import INSTANCE, RUN, Bench, MemorySecrets, a_run, a_spec, packed, store_checkpoint
-from tests.instance.machine import eventually
+from tests.instance.machine import eventually, write_program
 from tests.instance.metadata_server import FakeMetadata
 
 
@@ -93,6 +93,22 @@ def test_code_setup_secrets_and_command_meet(bench: Bench) -> None:
     assert not list(bench.work.rglob("pwned"))
     for text in ("it's $(secret)", "1e-3", "two\nlines"):
         assert text not in bench.log(), "values are never logged"
+
+
+def test_a_pinned_image_is_pulled_and_run_with_the_command_and_the_variables(bench: Bench, tmp_path: Path) -> None:
+    docker = '#!/bin/sh\nprintf "%s|" "$@" >>"$NOTES"\nprintf "LR=%s\\n" "$LR" >>"$NOTES"\n'
+    write_program(tmp_path / "bin" / "docker", docker)
+    notes = tmp_path / "notes"
+    bench.environ = {"PATH": f"{tmp_path / 'bin'}:{bench.environ['PATH']}", "NOTES": str(notes)}
+    image = "registry.example.com/train@sha256:" + "a" * 64
+    bench.submit(a_run(a_spec("train", "it's $(here)", image=image, env={"LR": "0.1"})))
+
+    bench.agent().run()
+
+    assert the_report(bench).code == 0
+    pulled, ran = notes.read_text().splitlines()
+    assert pulled == f"pull|{image}|LR=0.1"
+    assert ran.startswith("run|--rm|") and ran.endswith(f"|{image}|train|it's $(here)|LR=0.1")
 
 
 @pytest.mark.parametrize(

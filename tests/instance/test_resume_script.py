@@ -250,6 +250,7 @@ def test_a_report_that_the_agent_has_made_stays(
 
     assert machine.wait() == 137
     assert boot_report(cloud, run_id) == {"code": 0}
+    assert "could not be reported" not in machine.console()
     assert machine.halts() == ["-h now"]
 
 
