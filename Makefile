@@ -1,0 +1,68 @@
+# Everything that a developer or CI runs. `make help` lists it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ASSEMBLY := spotrelay/_assembly
+LONG ?= long
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
+
+.PHONY: help install dev demo test test-all check mutants assembly synth bench-cold-start bench-storm bench-event acceptance-aws clean
+
+help: ## what can be made
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet 'pip>=25.1' --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[torch,deploy,demo,node]' --group dev
+	@touch $@
+
+install: $(STAMP) ## the virtual environment with everything that development needs
+
+dev: install ## install, and check before each commit
+	@printf '#!/bin/sh\nexec make check\n' > .git/hooks/pre-commit && chmod +x .git/hooks/pre-commit
+
+assembly: install ## the stack and its Lambda assets, built for this machine
+	@$(BIN)/python -m infra.assembly --out $(ASSEMBLY) --arch host --python host --if-stale
+
+demo: assembly ## reclaim a training run five times on this machine, and prove that nothing was lost
+	@$(BIN)/spotrelay demo
+
+test: assembly ## the tests, with fixed seeds
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not long'
+
+test-all: assembly ## the tests with the long histories and races
+	SPOTRELAY_HISTORIES=$(LONG) $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+check: install ## formatting, types, import rules, shell scripts, the stack's rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy --cache-dir $${XDG_CACHE_HOME:-$$HOME/.cache}/spotrelay-mypy spotrelay handlers trainer_shim infra
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/shellcheck spotrelay/instance/resume.sh .ci/run
+	$(BIN)/python -m pytest tests/infra -m nag
+
+mutants: install ## break each promise on purpose: its test has to turn red
+	$(BIN)/python -m tests.mutants
+
+synth: install ## the stack as `cdk deploy` sends it to AWS, with the pinned CLI
+	npm ci --no-audit --no-fund
+	PATH="$(CURDIR)/$(BIN):$$PATH" npx --no-install cdk synth --quiet
+
+bench-cold-start: assembly ## instructions of each function's start, against bare Python
+	$(BIN)/python -m benchmarks.cold_start
+
+bench-storm: assembly ## thousands of runs reclaimed at once
+	$(BIN)/python -m benchmarks.storm
+
+bench-event: assembly ## from an event to the launch call
+	$(BIN)/python -m benchmarks.event_to_launch
+
+acceptance-aws: install ## on a real account, with your credentials: deploys, trains, interrupts, destroys
+	$(BIN)/python -m tests.acceptance_aws
+
+clean: ## everything that was made here
+	rm -rf $(VENV) $(ASSEMBLY) cdk.out node_modules .spotrelay build dist
