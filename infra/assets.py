@@ -26,7 +26,7 @@ LAMBDA_LOCK = ROOT / "infra" / "requirements" / "lambda.lock"
 AGENT_LOCK = ROOT / "infra" / "requirements" / "agent.lock"
 LAMBDA_SOURCES = ("handlers", "spotrelay/__init__.py", "spotrelay/core", "spotrelay/aws")
 AGENT_SOURCES = ("spotrelay/__init__.py", "spotrelay/core", "spotrelay/aws", "spotrelay/instance")
-BUILDERS = ("infra/assets.py", "infra/models.py", "infra/unpack.py")
+BUILDERS = ("infra/assets.py", "infra/models.py")
 
 PLATFORMS = {"arm64": "manylinux2014_aarch64", "x86_64": "manylinux2014_x86_64"}
 AGENT_SERVICES = ("dynamodb", "s3", "events", "sts", "ssm", "secretsmanager")
@@ -89,20 +89,20 @@ def lambda_bundle(target: Target) -> Bundle:
 
 
 def agent_archive() -> Archive:
-    """The machine's agent with a boto3 of its own, as one file that any Python from 3.11 on runs."""
+    """The machine's agent with a boto3 of its own: unpacked, its folder runs under any Python from 3.11 on."""
     inputs = input_digest(AGENT_SOURCES, (AGENT_LOCK,), {"services": list(AGENT_SERVICES)})
 
     def build(out: Path) -> None:
         tree = out / "tree"
         _install(AGENT_LOCK, tree, None)
         _copy_sources(AGENT_SOURCES, tree)
-        shutil.copyfile(ROOT / "infra" / "unpack.py", tree / "__main__.py")
+        shutil.copyfile(ROOT / "spotrelay" / "instance" / "__main__.py", tree / "__main__.py")
         _prune(tree)
         _prune_services(tree)
-        write_zip(tree, out / "agent.pyz")
+        write_zip(tree, out / "agent.zip")
         shutil.rmtree(tree)
 
-    path = _cached(f"agent-{inputs[:24]}", build) / "agent.pyz"
+    path = _cached(f"agent-{inputs[:24]}", build) / "agent.zip"
     return Archive(path, hashlib.sha256(path.read_bytes()).hexdigest())
 
 

@@ -63,5 +63,5 @@ class Sweep(Construct):
                 ),
             ),
         )
-        schedule.node.add_dependency(caller)
+        schedule.node.add_dependency(caller.node.find_child("DefaultPolicy"))
         return schedule
