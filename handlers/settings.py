@@ -6,11 +6,10 @@ never at import.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from spotrelay.core.codec import from_json
+from spotrelay.aws.places import Places, parse_places
 from spotrelay.core.errors import InvalidInput
 
 TABLE = "SPOTRELAY_TABLE"
@@ -29,27 +28,20 @@ METRICS_NAMESPACE = "Spotrelay"
 SERVICE_DIMENSION = "service"  # its value is the stack's name, in every metric below
 
 QUARANTINED = "EventsQuarantined"  # malformed events; alarmed: each is in the log with its bytes
+RECEIVED = "EventsReceived"
 UNKNOWN_KIND = "EventsOfUnknownKind"
 NOT_OURS = "EventsOfOtherInstances"
 UNCONCERNED = "CapacityEventsWithoutRun"
-DECISIONS = "Decisions"  # by the dimension of the same name
-DECISION_DIMENSION = "decision"
-EVENT_TO_LAUNCH = "EventToLaunch"  # milliseconds from a record's entry into the handler to the call of EC2
+DECISION = "Decision"  # prefix: DecisionReserve, DecisionSend, DecisionWait …
+EVENT_TO_LAUNCH = "EventToLaunch"  # milliseconds from a record's entry into the function to the call of EC2
 LOST_RACES = "LostRaces"
+POSTPONED = "ActsPostponed"  # a service did not answer; the sweep tries again
+TERMINATE_FAILED = "TerminationsRefused"  # EC2 did not end a machine; asked again later
 DUE_RUNS = "RunsDue"
 ORPHANS_ADOPTED = "OrphansAdopted"
 ORPHANS_TERMINATED = "OrphansTerminated"  # alarmed: a machine that no run knew was running
 SWEEP_FAILURES = "SweepStepsFailed"  # alarmed
 LAUNCHES_STOPPED = "LaunchesStoppedBySwitch"
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where machines can be launched in one region."""
-
-    launch_template: str
-    version: str
-    subnets: dict[str, str]  # zone to subnet id
 
 
 @dataclass(frozen=True)
@@ -61,16 +53,10 @@ class Settings:
     bus: str
     stack: str
     home_region: str
-    places: dict[str, Place]  # by region
+    places: Places  # the home region first
     switch: str
     runs_queue: str = ""  # empty: the sweep answers due runs itself
     time_scale: float = 1.0
-
-    @property
-    def zones(self) -> tuple[tuple[str, str], ...]:
-        """(region, zone) of every subnet, the home region first."""
-        regions = sorted(self.places, key=lambda region: (region != self.home_region, region))
-        return tuple((region, zone) for region in regions for zone in sorted(self.places[region].subnets))
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
@@ -89,21 +75,18 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         bus=environment[BUS],
         stack=environment[STACK],
         home_region=environment[HOME_REGION],
-        places=_places(environment[PLACES]),
+        places=_places(environment[PLACES], environment[HOME_REGION]),
         switch=environment[SWITCH],
         runs_queue=environment.get(RUNS_QUEUE, ""),
         time_scale=_time_scale(environment.get(TIME_SCALE) or "1"),
     )
 
 
-def _places(text: str) -> dict[str, Place]:
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise InvalidInput(f"{PLACES} is not JSON: {error}") from error
-    if not isinstance(value, dict) or not value:
-        raise InvalidInput(f"{PLACES}: a mapping of at least one region was expected")
-    return {region: from_json(Place, place, f"{PLACES}.{region}") for region, place in value.items()}
+def _places(text: str, home_region: str) -> Places:
+    regions = parse_places(text).regions
+    if not regions:
+        raise InvalidInput(f"{PLACES} names no region: a run could be launched nowhere")
+    return Places({region: regions[region] for region in sorted(regions, key=lambda r: (r != home_region, r))})
 
 
 def _time_scale(text: str) -> float:

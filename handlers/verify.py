@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from spotrelay.core.checkpoint import Commit, Manifest, Shard, Verdict, decode_manifest, digest_of
-from spotrelay.core.errors import Damaged, InvalidInput, Missing
+from spotrelay.core.errors import Damaged, InvalidInput, Missing, Unavailable
 from spotrelay.core.ports import ObjectStore, StoredObject
 
 Listing = dict[tuple[str, str], StoredObject]  # (key, version) to what the listing shows
@@ -25,21 +25,36 @@ def verify(commit: Commit, objects: ObjectStore, now: datetime) -> Verdict:
     try:
         manifest = _manifest(commit, objects)
         _compare(manifest, objects)
-    except (Missing, Damaged, InvalidInput) as error:
+    except (Missing, Damaged) as error:
         return Verdict(commit.generation, commit.save, False, str(error), now)
     return Verdict(commit.generation, commit.save, True, "", now)
 
 
 def _manifest(commit: Commit, objects: ObjectStore) -> Manifest:
-    data = objects.get(commit.manifest_key, commit.manifest_version)
+    data = _manifest_bytes(commit, objects)
     if digest_of(data) != commit.manifest_digest:
         raise Damaged(f"the manifest {commit.manifest_key} is not the one that was committed: its digest differs")
-    manifest = decode_manifest(data)
+    manifest = _decoded(commit, data)
     for name in ("run_id", "generation", "save", "step"):
         said, committed = getattr(manifest, name), getattr(commit, name)
         if said != committed:
             raise Damaged(f"the manifest {commit.manifest_key} says {name} {said}, the commit {committed}")
     return manifest
+
+
+def _manifest_bytes(commit: Commit, objects: ObjectStore) -> bytes:
+    try:
+        return objects.get(commit.manifest_key, commit.manifest_version)
+    except Missing:
+        _list(commit.manifest_key, objects)  # the object is missing, or the bucket that we look into
+        raise
+
+
+def _decoded(commit: Commit, data: bytes) -> Manifest:
+    try:
+        return decode_manifest(data)
+    except InvalidInput as error:
+        raise Damaged(f"{commit.manifest_key} is no manifest: {error}") from error
 
 
 def _compare(manifest: Manifest, objects: ObjectStore) -> None:
@@ -55,7 +70,14 @@ def _listing(manifest: Manifest, objects: ObjectStore) -> Listing:
     if foreign is not None:
         raise Damaged(f"the manifest names {foreign}, which is outside of its run's shards")
     prefixes = sorted({shard.key.rpartition("/")[0] + "/" for shard in manifest.shards})
-    return {(found.key, found.version_id): found for prefix in prefixes for found in objects.list_versions(prefix)}
+    return {(found.key, found.version_id): found for prefix in prefixes for found in _list(prefix, objects)}
+
+
+def _list(prefix: str, objects: ObjectStore) -> list[StoredObject]:
+    try:
+        return list(objects.list_versions(prefix))
+    except Missing as error:  # of a listing, this speaks about the whole bucket
+        raise Unavailable(f"nothing can be verified: {error}") from error
 
 
 def _compare_shard(shard: Shard, listed: StoredObject | None, objects: ObjectStore) -> None:

@@ -66,6 +66,7 @@ RUN_MOVES: dict[tuple[RunStatus, RunStatus], str] = {
     (_S.LAUNCHING, _S.WAITING): "EC2 refused",
     (_S.LAUNCHING, _S.STARTING): "EC2 gave a machine",
     (_S.LAUNCHING, _S.STOPPING): "outcome known while a launch is open",
+    (_S.LAUNCHING, _S.FAILED): "EC2 cannot launch it as configured",
     (_S.STARTING, _S.RUNNING): "took the lease",
     (_S.STARTING, _S.WAITING): "lost while booting",
     (_S.STARTING, _S.HANDOVER): "notice",

@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
@@ -24,13 +24,13 @@ class FunctionFailed(AssertionError):
 class Function:
     """One Lambda function in a process of its own, invoked one event at a time."""
 
-    def __init__(self, python: Path, task_root: Path, handler: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, python: Sequence[str], task_root: Path, handler: str, environment: Mapping[str, str]) -> None:
         self._events: queue.Queue[tuple[str, bytes] | None] = queue.Queue()
         self._answers: queue.Queue[tuple[str, bytes]] = queue.Queue()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self._events, self._answers))
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._command = [str(python), "-m", "awslambdaric", handler]
+        self._command = [*python, "-m", "awslambdaric", handler]
         self._root = task_root
         self._environment = {
             "PATH": os.environ["PATH"],

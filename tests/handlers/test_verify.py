@@ -9,7 +9,7 @@ import pytest
 
 from handlers.verify import verify
 from spotrelay.core.checkpoint import Commit, Manifest, Verdict
-from spotrelay.core.errors import Contention, Unavailable, UnknownFormat
+from spotrelay.core.errors import Contention, Missing, Unavailable, UnknownFormat
 from spotrelay.core.ports import StoredObject
 from spotrelay.testing import Fault, MemoryObjects, Script, faulty
 from spotrelay.testing.clock import START
@@ -229,3 +229,14 @@ def test_a_thousand_shards_cost_one_listing_and_no_question_for_each(objects: Me
     verdict = verify(commit, faulty(objects, draw), START)
 
     assert verdict.ok and calls == ["get", "list_versions"]
+
+
+def test_a_bucket_that_is_not_there_condemns_nothing(written: tuple[Commit, Manifest]) -> None:
+    class NoBucket(MemoryObjects):
+        def list_versions(self, prefix: str) -> Iterator[StoredObject]:
+            raise Missing("the bucket is not there")
+
+    commit, _ = written
+
+    with pytest.raises(Unavailable, match="bucket"):
+        verify(commit, NoBucket(), START)

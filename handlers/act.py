@@ -1,0 +1,120 @@
+"""Performs a decision through the ports. What came of it is returned as facts, to be recorded.
+
+Every act here may be done twice: a launch carries the token of its intent, and the others say
+what should be rather than what to change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from handlers.control import ControlPlane
+from handlers.settings import TERMINATE_FAILED
+from handlers.verify import verify
+from spotrelay.core.checkpoint import Checkpoint, Verdict
+from spotrelay.core.decide import Decision, Fence, Observe, Resolve, Send, Terminate, Verify
+from spotrelay.core.errors import Contention, OutcomeUnknown, SpotrelayError, Unavailable, UnknownFormat
+from spotrelay.core.facts import (
+    Fact,
+    LaunchAbandoned,
+    LaunchAnswered,
+    LaunchUnclear,
+    MachineFound,
+    Observed,
+    TerminateAsked,
+    VerificationPostponed,
+    Verified,
+)
+from spotrelay.core.placement import Pool
+from spotrelay.core.run import Intent, Run
+
+TOUCH_THE_WORLD = (Fence, Verify, Send, Resolve, Observe, Terminate)
+CHANGE_WHAT_IS_READ_BESIDE = (Fence, Verify)  # the lease and the verdicts are not part of the row
+
+
+def act(decision: Decision, run: Run, plane: ControlPlane) -> tuple[Fact, ...]:
+    """Do what was decided, and say what came of it.
+
+    Raises:
+        Unavailable, Contention: a service does not answer; the run stays due, and it is tried again.
+    """
+    match decision:
+        case Fence(floor=floor):
+            plane.store.fence(run.run_id, floor)
+            return ()
+        case Verify(checkpoints=checkpoints):
+            return tuple(_verify(checkpoints, run, plane))
+        case Send(intent=intent):
+            return (_send(intent, plane),)
+        case Resolve(intent=intent):
+            machine = plane.machines.find(run.run_id, intent.launch)
+            return (MachineFound(machine) if machine else LaunchAbandoned(intent.launch),)
+        case Observe(instance_ids=instance_ids):
+            return (Observed(tuple(plane.machines.states(instance_ids).items())),)
+        case Terminate(instance_id=instance_id):
+            _terminate(instance_id, run, plane)
+            return (TerminateAsked(instance_id),)
+        case _:
+            return ()
+
+
+def condemn(fact: Verified, run: Run, plane: ControlPlane) -> bool:
+    """Write down a verdict that somebody else reached; False when it says nothing new."""
+    known = next((c for c in run.checkpoints if (c.id.generation, c.id.save) == (fact.generation, fact.save)), None)
+    if known is None or known.condemned:
+        return False
+    now = plane.clock.now()
+    plane.store.record_verdict(run.run_id, Verdict(fact.generation, fact.save, fact.ok, fact.problem, now))
+    return True
+
+
+def _terminate(instance_id: str, run: Run, plane: ControlPlane) -> None:
+    """Ask EC2 to end a machine. A refusal holds up nothing else: it is asked for again later."""
+    try:
+        plane.machines.terminate(instance_id)
+    except SpotrelayError as error:
+        plane.telemetry.count(TERMINATE_FAILED)
+        plane.telemetry.error("machine not ended", run_id=run.run_id, instance_id=instance_id, cause=str(error))
+
+
+def _send(intent: Intent, plane: ControlPlane) -> Fact:
+    try:
+        answer = plane.machines.launch(intent.request, plane.clock.now())
+    except (OutcomeUnknown, Contention, Unavailable) as error:
+        return LaunchUnclear(intent.launch, str(error))
+    return LaunchAnswered(intent.launch, answer, _price(answer.pool, plane))
+
+
+def _price(pool: Pool | None, plane: ControlPlane) -> float | None:
+    """What the machine costs an hour, if that can be learnt; a launch does not depend on it."""
+    if pool is None:
+        return None
+    try:
+        return plane.machines.prices((pool,)).get(pool)
+    except SpotrelayError as error:
+        plane.telemetry.warning("price not known", pool=str(pool), cause=str(error))
+        return None
+
+
+def _verify(checkpoints: tuple[Checkpoint, ...], run: Run, plane: ControlPlane) -> Iterator[Fact]:
+    """Newest first, until one is whole; no verdict about one that S3 or its format keeps from us."""
+    for checkpoint in checkpoints:
+        try:
+            verdict = verify(checkpoint.commit, plane.objects, _checked_at(run, plane))
+            plane.store.record_verdict(run.run_id, verdict)
+        except UnknownFormat as error:
+            yield VerificationPostponed(f"checkpoint {checkpoint.id}: {error}")
+            continue
+        except (Unavailable, Contention, OutcomeUnknown) as error:
+            yield VerificationPostponed(f"checkpoint {checkpoint.id}: {error}")
+            return
+        yield Verified(verdict.generation, verdict.save, verdict.ok, verdict.problem)
+        if verdict.ok:
+            return
+
+
+def _checked_at(run: Run, plane: ControlPlane) -> datetime:
+    """Now; not before the moment that asked for it, which another function's clock may have told."""
+    now = plane.clock.now()
+    return max(now, run.recheck_after) if run.recheck_after is not None else now

@@ -1,0 +1,39 @@
+"""Everything that a function works with, built once and passed along."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from handlers.telemetry import Telemetry
+from spotrelay.core.ports import Clock, Machines, ObjectStore, Publisher, RunStore, Switch
+from spotrelay.core.record import Site
+
+
+class RunsQueue(Protocol):
+    """The queue in front of the function that answers for runs."""
+
+    def send(self, run_ids: Iterable[str]) -> None:
+        """Put one message `{"run_id": …}` there for each; ten go in one call.
+
+        Raises:
+            Unavailable: not all of them are there; sending all again is harmless.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ControlPlane:
+    """The ports, and where the stack can launch."""
+
+    store: RunStore
+    objects: ObjectStore
+    machines: Machines
+    publisher: Publisher  # of the events that users follow
+    switch: Switch
+    clock: Clock
+    site: Site
+    telemetry: Telemetry
+    pause: Callable[[float], None]  # seconds; between tries after a throttle
+    runs_queue: RunsQueue | None = None  # None: the sweep answers due runs itself

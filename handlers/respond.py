@@ -1,0 +1,223 @@
+"""Where every event ends: load, absorb, record, decide, claim, act, record, until there is nothing to do.
+
+Each save is conditional on the version that was read. Who loses reads again and decides again, at
+once, with the facts that it has learnt meanwhile. Whoever dies leaves the run due, and the sweep
+comes back to it.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+
+from handlers.act import CHANGE_WHAT_IS_READ_BESIDE, TOUCH_THE_WORLD, act, condemn
+from handlers.control import ControlPlane
+from handlers.settings import DECISION, EVENT_TO_LAUNCH, LAUNCHES_STOPPED, LOST_RACES, POSTPONED
+from spotrelay.core.decide import Decision, Reserve, Rest, Send, Site, Wait, claim, decide
+from spotrelay.core.errors import Contention, LostRace, OutcomeUnknown, SpotrelayError, Unavailable
+from spotrelay.core.facts import Fact, Verified
+from spotrelay.core.placement import Pool
+from spotrelay.core.record import absorb, record
+from spotrelay.core.run import Run
+from spotrelay.core.spec import pools_of
+
+MOST_STEPS = 60  # decisions in one response; a run never needs half of it
+MOST_RACES = 40  # lost in one response
+MOST_THROTTLES = 5
+PAUSE_S = 0.05  # before the second try; doubles
+STATUS_CHANGED = "Run Status Changed"
+
+
+def respond(plane: ControlPlane, run_id: str, facts: Iterable[Fact] = (), started: float | None = None) -> None:
+    """Record these facts about a run, and do everything that follows from all that is known of it.
+
+    Args:
+        started: `time.perf_counter()` when the event came in; None for one that nobody waits for.
+
+    Raises:
+        UnknownRun: there is no such run.
+        Unavailable, Contention: not finished; the facts may not be recorded: the event has to come back.
+    """
+    response = Response(plane, run_id, list(facts), started)
+    races = throttles = 0
+    while True:
+        try:
+            response.to_the_end()
+            return
+        except LostRace:
+            plane.telemetry.count(LOST_RACES)
+            races += 1
+            if races == MOST_RACES:
+                raise
+        except Contention:
+            throttles += 1
+            if throttles == MOST_THROTTLES:
+                raise
+            plane.pause(PAUSE_S * 2**throttles * random.uniform(0.5, 1.0))
+
+
+class Response:
+    """One handler at work on one run."""
+
+    def __init__(self, plane: ControlPlane, run_id: str, facts: list[Fact], started: float | None) -> None:
+        self._plane = plane
+        self._run_id = run_id
+        self._told = facts  # what the event brought, not yet looked at
+        self._facts: list[Fact] = []  # grows with what the acts bring, so that a lost race loses none
+        self._started = started
+        self._allowed: bool | None = None  # what the kill switch said, once it was asked
+
+    def to_the_end(self) -> None:
+        """Decide and act until the run waits or rests."""
+        self._load()
+        self._condemn()
+        for fact in self._facts:
+            self._record(fact)
+        for _ in range(MOST_STEPS):
+            decision = self._decide()
+            self._plane.telemetry.count(DECISION + type(decision).__name__)
+            if isinstance(decision, (Wait, Rest)):
+                self._retire(decision)
+                return
+            self._claim(decision)
+            if isinstance(decision, TOUCH_THE_WORLD):
+                self._save(decision.why)
+                if not self._act(decision):
+                    return
+        raise SpotrelayError(f"run {self._run_id} does not come to rest: {MOST_STEPS} decisions in a row. Report it")
+
+    # reading and deciding
+
+    def _load(self) -> None:
+        self._saved = self._plane.store.load(self._run_id)
+        self._run = absorb(self._saved, self._plane.clock.now(), self._plane.site)
+
+    def _condemn(self) -> None:
+        """Write verdicts that an event brought where verdicts are kept; what is known already is dropped."""
+        told, self._told = self._told, []
+        for fact in told:
+            if not isinstance(fact, Verified):
+                self._facts.append(fact)
+            elif condemn(fact, self._saved, self._plane):
+                self._facts.append(fact)
+                self._load()
+
+    def _record(self, fact: Fact) -> None:
+        self._run = record(self._run, fact, self._plane.clock.now(), self._plane.site)
+
+    def _decide(self) -> Decision:
+        """What follows; a launch only with the switch's leave, asked when there is one to be made."""
+        run, now = self._run, self._plane.clock.now()
+        capped = run.spec.limits.max_dollars is not None
+        supposed = replace(self._plane.site, prices=dict.fromkeys(self._pools(), 0.0)) if capped else self._plane.site
+        decision = decide(run, now, supposed)
+        if not isinstance(decision, (Reserve, Send)):
+            return decision
+        return decide(run, now, self._real_site(capped))
+
+    def _real_site(self, capped: bool) -> Site:
+        if self._allowed is None:
+            self._allowed = self._ask_switch()
+        return replace(self._plane.site, launches_allowed=self._allowed, prices=self._prices() if capped else None)
+
+    def _ask_switch(self) -> bool:
+        try:
+            allowed = self._plane.switch.launches_allowed()
+        except SpotrelayError as error:  # unknown is no leave
+            self._plane.telemetry.error("the launch switch cannot be read", run_id=self._run_id, cause=str(error))
+            allowed = False
+        if not allowed:
+            self._plane.telemetry.count(LAUNCHES_STOPPED)
+        return allowed
+
+    def _pools(self) -> tuple[Pool, ...]:
+        return pools_of(self._run.spec, self._plane.site.zones)
+
+    def _prices(self) -> dict[Pool, float]:
+        try:
+            return self._plane.machines.prices(self._pools())
+        except SpotrelayError as error:
+            self._plane.telemetry.warning("prices not known", run_id=self._run_id, cause=str(error))
+            return {}
+
+    # claiming and acting
+
+    def _claim(self, decision: Decision) -> None:
+        request = None
+        if isinstance(decision, Reserve):
+            request = self._plane.machines.prepare(self._run_id, decision.generation, decision.launch, decision.rung)
+        self._run = claim(self._run, decision, self._plane.clock.now(), self._plane.site, request)
+
+    def _act(self, decision: Decision) -> bool:
+        """Act and record; False when a service does not answer. All facts are saved by then, and
+        the claim left the run due, so that the sweep tries again and the event need not come back.
+        """
+        self._tell(decision)
+        try:
+            facts = act(decision, self._run, self._plane)
+        except Unavailable as error:
+            self._plane.telemetry.count(POSTPONED)
+            self._plane.telemetry.error("act postponed", run_id=self._run_id, why=decision.why, cause=str(error))
+            return False
+        self._facts += facts
+        for fact in facts:
+            self._record(fact)
+        self._save(decision.why)
+        if isinstance(decision, CHANGE_WHAT_IS_READ_BESIDE):
+            self._load()
+        return True
+
+    def _tell(self, decision: Decision) -> None:
+        fields = {"run_id": self._run_id, "decision": type(decision).__name__, "why": decision.why}
+        if isinstance(decision, Send) and self._started is not None:
+            taken = 1000 * (time.perf_counter() - self._started)
+            self._plane.telemetry.milliseconds(EVENT_TO_LAUNCH, taken)
+            fields["event_to_launch_ms"] = f"{taken:.1f}"
+        self._plane.telemetry.info("acting", **fields)
+
+    def _retire(self, decision: Wait | Rest) -> None:
+        """Write what is left and when to look again; nothing at all if that is known already."""
+        saved, run = self._saved, self._run
+        if isinstance(decision, Wait) and not run.news and replace(run, due_at=saved.due_at) == saved:
+            now = self._plane.clock.now()
+            if saved.due_at is not None and now < saved.due_at <= decision.until:
+                return
+        self._claim(decision)
+        self._save(decision.why)
+
+    # writing
+
+    def _save(self, why: str) -> None:
+        if self._run == self._saved and not self._run.news:
+            return
+        before, after = self._saved, self._run
+        try:
+            self._saved = self._plane.store.save(before, after)
+        except OutcomeUnknown:
+            self._saved = self._read_back(before, after)
+        self._run = self._saved
+        if before.status is not after.status:
+            self._publish(before, after, why)
+
+    def _read_back(self, before: Run, after: Run) -> Run:
+        """Our own write, if it is there; else as if the race were lost, for somebody may have won it."""
+        found = self._plane.store.load(self._run_id)
+        if found.version == before.version + 1 and found == replace(after, version=found.version):
+            return found
+        raise LostRace(f"run {self._run_id}: the reply to a write was lost, and the row is another's")
+
+    def _publish(self, before: Run, after: Run, why: str) -> None:
+        detail = {
+            "run_id": self._run_id,
+            "from": before.status.value,
+            "to": after.status.value,
+            "reason": after.news[-1].text if after.news else why,
+            "generation": after.current.generation if after.current else 0,
+            "schema": 1,
+        }
+        try:
+            self._plane.publisher.publish(STATUS_CHANGED, detail)
+        except SpotrelayError as error:  # a hint for users: what it says is in the row
+            self._plane.telemetry.warning("status change not published", run_id=self._run_id, cause=str(error))

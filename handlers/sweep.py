@@ -1,0 +1,127 @@
+"""The function that looks without being asked: `handlers.sweep.handler`, every minute.
+
+What was missed, lost or left half done is found here: runs whose due time has come, and machines
+with our tag that no run knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+from typing import Any
+from zlib import crc32
+
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from handlers.control import ControlPlane
+from handlers.respond import respond
+from handlers.settings import DUE_RUNS, ORPHANS_ADOPTED, ORPHANS_TERMINATED, SWEEP_FAILURES
+from handlers.wiring import observed, wired
+from spotrelay.core.errors import SpotrelayError, UnknownRun
+from spotrelay.core.facts import MachineFound
+from spotrelay.core.ports import Machine
+from spotrelay.core.run import Run
+
+MOST_DUE = 5_000  # runs taken up by one sweep; the next one takes the rest
+WHOLE = 200  # up to this many machines, every sweep compares each with its run
+TURNS = 10  # beyond it, each machine's turn comes in one sweep out of ten
+
+
+class SweepFailed(SpotrelayError):
+    """A part of the sweep did not work; the rest did. Alarmed; the next sweep does it again."""
+
+
+def handler(event: Any, context: LambdaContext) -> dict[str, Any]:
+    """Sweep once."""
+    wires = wired()
+    return observed(wires, lambda: sweep(wires.plane), event, context)
+
+
+def sweep(plane: ControlPlane) -> dict[str, Any]:
+    """Do everything that is due, each part guarded against the failure of the others.
+
+    Raises:
+        SweepFailed: at the very end, naming what failed.
+    """
+    failures: list[str] = []
+
+    def guarded(what: str, step: Callable[[], Any]) -> Any:
+        try:
+            return step()
+        except Exception as error:  # noqa: BLE001 - reported at the end; the other parts must not wait for it
+            plane.telemetry.error("a step of the sweep failed", step=what, cause=repr(error))
+            failures.append(f"{what}: {error}")
+            return None
+
+    due = guarded("due runs", lambda: plane.store.due(plane.clock.now(), MOST_DUE)) or []
+    plane.telemetry.count(DUE_RUNS, len(due))
+    _take_up(due, plane, guarded)
+    machines: list[Machine] = []  # all that were seen, should one region not answer
+    guarded("machines", lambda: machines.extend(plane.machines.managed()))
+    for machine in machines:
+        guarded(f"machine {machine.instance_id}", partial(_compare, machine, len(machines), plane))
+    if failures:
+        plane.telemetry.count(SWEEP_FAILURES, len(failures))
+        raise SweepFailed(f"{len(failures)} steps of the sweep failed, the first: {failures[0]}")
+    return {"due": len(due), "machines": len(machines)}
+
+
+def _take_up(due: list[str], plane: ControlPlane, guarded: Callable[[str, Callable[[], Any]], Any]) -> None:
+    queue = plane.runs_queue
+    if queue is not None:
+        guarded("runs queue", lambda: queue.send(due))
+        return
+    for run_id in due:
+        guarded(f"run {run_id}", partial(respond, plane, run_id))
+
+
+def _compare(machine: Machine, crowd: int, plane: ControlPlane) -> None:
+    """A machine that its run does not know, or takes for gone, is adopted or ended."""
+    known = plane.store.run_of(machine.instance_id) is not None
+    if known and crowd > WHOLE and not _its_turn(machine, plane.clock.now()):
+        return
+    try:
+        run: Run | None = plane.store.load(machine.run_id)
+    except UnknownRun:
+        run = None
+    if run is not None and _belongs_to_open_launch(machine, run):
+        plane.telemetry.count(ORPHANS_ADOPTED)
+        plane.telemetry.warning("machine adopted", run_id=run.run_id, instance_id=machine.instance_id)
+        respond(plane, run.run_id, (MachineFound(machine),))
+    elif _is_orphan(machine, run, plane):
+        plane.machines.terminate(machine.instance_id)
+        plane.telemetry.count(ORPHANS_TERMINATED)
+        plane.telemetry.error(
+            "machine terminated that belongs to no live attempt",
+            run_id=machine.run_id,
+            instance_id=machine.instance_id,
+            generation=machine.generation,
+            launch=machine.launch,
+        )
+
+
+def _belongs_to_open_launch(machine: Machine, run: Run) -> bool:
+    intent = run.intent
+    return (
+        run.attempt_on(machine.instance_id) is None
+        and intent is not None
+        and (intent.generation, intent.launch) == (machine.generation, machine.launch)
+    )
+
+
+def _is_orphan(machine: Machine, run: Run | None, plane: ControlPlane) -> bool:
+    """Whether nobody answers for this machine, and nobody can be about to.
+
+    The grace covers a launch whose answer is being recorded at this moment.
+    """
+    grace = 4 * plane.site.timings.settle
+    now = plane.clock.now()
+    attempt = run.attempt_on(machine.instance_id) if run is not None else None
+    if attempt is None:
+        return machine.launched_at is not None and now - machine.launched_at > grace
+    return attempt.machine_gone_at is not None and now - attempt.machine_gone_at > grace
+
+
+def _its_turn(machine: Machine, now: datetime) -> bool:
+    return crc32(machine.instance_id.encode()) % TURNS == int(now.timestamp() // 60) % TURNS

@@ -1,0 +1,93 @@
+"""Where the ports are built: once for each cold start, from the environment, at the first event."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from handlers.control import ControlPlane
+from handlers.settings import METRICS_NAMESPACE, Settings, read_settings
+from handlers.telemetry import PowertoolsTelemetry
+from spotrelay.aws.clients import Clients
+from spotrelay.aws.clock import SystemClock
+from spotrelay.aws.machines import Ec2Machines
+from spotrelay.aws.object_store import S3ObjectStore
+from spotrelay.aws.publisher import BusPublisher
+from spotrelay.aws.run_store import DynamoRunStore
+from spotrelay.aws.runs_queue import SqsRunsQueue
+from spotrelay.aws.switch import SsmSwitch
+from spotrelay.core.clockwork import Timings
+from spotrelay.core.record import Site
+
+
+@dataclass(frozen=True)
+class Wires:
+    """What a function keeps between its invocations."""
+
+    plane: ControlPlane
+    logger: Logger
+    metrics: Metrics
+
+
+class Later:
+    """A client that is made at its first call: most events need none but DynamoDB's."""
+
+    def __init__(self, clients: Clients, service: str) -> None:
+        self._clients = clients
+        self._service = service
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._clients.client(self._service), name)
+
+
+@cache
+def wired() -> Wires:
+    """The wires of this process.
+
+    Raises:
+        InvalidInput: the function was deployed without something; the text says what.
+    """
+    return wire(os.environ)
+
+
+def wire(environment: Mapping[str, str]) -> Wires:
+    """Ports on AWS, as this environment describes it."""
+    settings = read_settings(environment)
+    logger = Logger(service=settings.stack)
+    metrics = Metrics(namespace=METRICS_NAMESPACE, service=settings.stack)
+    return Wires(control_plane(settings, PowertoolsTelemetry(logger, metrics)), logger, metrics)
+
+
+def control_plane(settings: Settings, telemetry: PowertoolsTelemetry) -> ControlPlane:
+    """The control plane on AWS. Only DynamoDB's client is made here, since every event needs it."""
+    clients = Clients(settings.home_region)
+    return ControlPlane(
+        store=DynamoRunStore(clients.client("dynamodb"), settings.table),
+        objects=S3ObjectStore(Later(clients, "s3"), settings.bucket),
+        machines=Ec2Machines(clients, settings.places, settings.stack),
+        publisher=BusPublisher(Later(clients, "events"), settings.bus),
+        switch=SsmSwitch(Later(clients, "ssm"), settings.switch),
+        clock=SystemClock(),
+        site=Site(settings.places.zones, Timings().scaled(settings.time_scale)),
+        telemetry=telemetry,
+        pause=time.sleep,
+        runs_queue=SqsRunsQueue(Later(clients, "sqs"), settings.runs_queue) if settings.runs_queue else None,
+    )
+
+
+def observed(wires: Wires, body: Callable[[], dict[str, Any]], event: Any, context: LambdaContext) -> dict[str, Any]:
+    """Run a function's body with its request on every log line, and its metrics written at the end."""
+
+    def run(event: Any, context: LambdaContext) -> dict[str, Any]:
+        return body()
+
+    logged = wires.logger.inject_lambda_context(run, clear_state=True)
+    answer: dict[str, Any] = wires.metrics.log_metrics(logged, capture_cold_start_metric=True)(event, context)
+    return answer
