@@ -55,6 +55,9 @@ finish() {
 trap finish EXIT
 trap 'asked_to_stop=yes; exit 143' TERM
 
+# The machine's role speaks for it, and nothing that an image left in the environment.
+unset AWS_PROFILE AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN AWS_EC2_METADATA_DISABLED
+
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/spotrelay.XXXXXXXXXX")
 export SPOTRELAY_TIME_SCALE=$time_scale
 

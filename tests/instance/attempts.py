@@ -102,6 +102,7 @@ class Bench:
     publisher: MemoryPublisher = field(default_factory=MemoryPublisher)
     secrets: MemorySecrets = field(default_factory=MemorySecrets)
     logbook: Logbook = field(default_factory=Logbook)
+    time_scale: float = 0.002
     live: Any = None  # the store, unless a test puts a faulty one here
     environ: dict[str, str] = field(default_factory=lambda: {"PATH": os.environ["PATH"]})
 
@@ -110,7 +111,7 @@ class Bench:
 
     def agent(self) -> Agent:
         self.programs = Programs(self.logbook)
-        me = an_identity(self.work)
+        me = an_identity(self.work, time_scale=self.time_scale)
         live = self.live or self.store
         services = Services(live, self.objects, self.publisher, self.secrets, self.metadata)
         return Agent(me, services, self.logbook, self.programs, self.environ)

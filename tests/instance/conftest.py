@@ -75,11 +75,11 @@ def new_machine(tmp_path: Path, metadata: FakeMetadata) -> Iterator[Boot]:
     """Makes machines that see `metadata`; all of them are killed at the end."""
     made: list[Machine] = []
 
-    def make(endpoint: str = "http://127.0.0.1:9", **named: str) -> Machine:
+    def make(endpoint: str = "http://127.0.0.1:9", leftover: dict[str, str] | None = None, **named: str) -> Machine:
         folder = tmp_path / f"machine-{len(made)}"
         folder.mkdir()
         where = {"AWS_ENDPOINT_URL": endpoint, "AWS_EC2_METADATA_SERVICE_ENDPOINT": metadata.address}
-        machine = Machine(folder, where, **named)
+        machine = Machine(folder, {**where, **(leftover or {})}, **named)
         made.append(machine)
         return machine
 

@@ -259,6 +259,7 @@ def in_background() -> Callable[[Bench], threading.Thread]:
 def test_a_drained_program_is_reported_and_the_machine_left_to_ec2(
     bench: Bench, halts: Path, in_background: Callable[[Bench], threading.Thread]
 ) -> None:
+    bench.time_scale = 0.05
     bench.submit(a_run(python(f"raise SystemExit({EXIT_DRAINED})")))
     agent = in_background(bench)
     eventually(lambda: "waiting for EC2" in bench.log(), "the agent idled")
@@ -275,6 +276,7 @@ def test_a_machine_that_ec2_takes_is_not_ended_by_us_whatever_the_program_said(
     bench: Bench, halts: Path, metadata: FakeMetadata, in_background: Callable[[Bench], threading.Thread]
 ) -> None:
     metadata.announce_reclaim()
+    bench.time_scale = 0.05
     bench.submit(a_run(python("raise SystemExit(1)")))
     agent = in_background(bench)
 

@@ -64,17 +64,17 @@ def submit(
     values: dict[str, str],
     new_machine: Callable[..., Machine],
     archive: bytes,
-) -> Callable[[Spec], Attempt]:
+) -> Callable[..., Attempt]:
     """Submits a run of this spec and prepares its machine."""
 
-    def make(spec: Spec) -> Attempt:
+    def make(spec: Spec, **machine: Any) -> Attempt:
         run_id = f"run-{uuid.uuid4().hex[:12]}"
         DynamoRunStore(cloud.client("dynamodb"), TABLE).create(a_run(spec, run_id))
         metadata.paths["tags/instance/spotrelay:run"] = run_id
         values["AGENT_SHA256"] = hashlib.sha256(archive).hexdigest()
         values["AGENT_KEY"] = "agents/ours.pyz"
         cloud.client("s3").put_object(Bucket=AGENTS, Key=values["AGENT_KEY"], Body=archive)
-        return Attempt(cloud, run_id, new_machine(cloud.endpoint), rendered(values))
+        return Attempt(cloud, run_id, new_machine(cloud.endpoint, **machine), rendered(values))
 
     return make
 
@@ -106,7 +106,7 @@ def listen(cloud: Cloud, run_id: str) -> Callable[[], list[dict[str, Any]]]:
 
 
 def test_a_machine_boots_runs_the_pinned_code_and_tells_how_it_ended(
-    cloud: Cloud, submit: Callable[[Spec], Attempt]
+    cloud: Cloud, submit: Callable[..., Attempt]
 ) -> None:
     cloud.client("ssm").put_parameter(Name="/team/key", Value="it's $(secret)", Type="SecureString", Overwrite=True)
     train = (
@@ -140,7 +140,7 @@ def test_a_machine_boots_runs_the_pinned_code_and_tells_how_it_ended(
     assert {event["detail"]["what"] for event in hear()} == {"boot", "exited"}
 
 
-def test_a_program_that_crashes_is_told_with_the_end_of_its_log(submit: Callable[[Spec], Attempt]) -> None:
+def test_a_program_that_crashes_is_told_with_the_end_of_its_log(submit: Callable[..., Attempt]) -> None:
     attempt = submit(a_spec(sys.executable, "-c", "raise RuntimeError('loss is on fire')"))
 
     attempt.boot()
@@ -153,7 +153,7 @@ def test_a_program_that_crashes_is_told_with_the_end_of_its_log(submit: Callable
 
 
 def test_a_drained_machine_idles_until_ec2_takes_it(
-    submit: Callable[[Spec], Attempt], values: dict[str, str], metadata: FakeMetadata
+    submit: Callable[..., Attempt], values: dict[str, str], metadata: FakeMetadata
 ) -> None:
     metadata.announce_reclaim()
     values["TIME_SCALE"] = "0.05"
@@ -169,7 +169,7 @@ def test_a_drained_machine_idles_until_ec2_takes_it(
     attempt.machine.kill()
 
 
-def test_code_with_another_digest_never_runs(cloud: Cloud, submit: Callable[[Spec], Attempt]) -> None:
+def test_code_with_another_digest_never_runs(cloud: Cloud, submit: Callable[..., Attempt]) -> None:
     spec = with_code(cloud, a_spec(sys.executable, "train.py"), {"train.py": "open('ran', 'w')"})
     attempt = submit(replace(spec, code_digest="0" * 64))
 
@@ -183,7 +183,7 @@ def test_code_with_another_digest_never_runs(cloud: Cloud, submit: Callable[[Spe
 
 
 def test_a_table_that_is_not_there_is_told_in_the_log_and_ends_the_machine(
-    submit: Callable[[Spec], Attempt], values: dict[str, str]
+    submit: Callable[..., Attempt], values: dict[str, str]
 ) -> None:
     values["TABLE"] = "no-such-table"
     attempt = submit(a_spec("true"))
@@ -196,7 +196,7 @@ def test_a_table_that_is_not_there_is_told_in_the_log_and_ends_the_machine(
 
 
 def test_a_bootstrap_failure_is_a_report_that_the_control_plane_reads(
-    submit: Callable[[Spec], Attempt], cloud: Cloud, values: dict[str, str]
+    submit: Callable[..., Attempt], cloud: Cloud, values: dict[str, str]
 ) -> None:
     attempt = submit(a_spec("true"))
     cloud.client("s3").put_object(Bucket=AGENTS, Key=values["AGENT_KEY"], Body=b"something else")
@@ -210,7 +210,7 @@ def test_a_bootstrap_failure_is_a_report_that_the_control_plane_reads(
     assert "bootstrap failed" in attempt.log()
 
 
-def test_the_log_can_be_read_while_the_program_runs(submit: Callable[[Spec], Attempt], tmp_path: Path) -> None:
+def test_the_log_can_be_read_while_the_program_runs(submit: Callable[..., Attempt], tmp_path: Path) -> None:
     go_on = tmp_path / "go-on"
     wait = (
         "import pathlib, sys, time\nprint('first line')\nwhile not pathlib.Path(sys.argv[1]).exists(): time.sleep(0.02)"
@@ -226,7 +226,7 @@ def test_the_log_can_be_read_while_the_program_runs(submit: Callable[[Spec], Att
 
 
 def test_a_machine_that_is_shut_down_hands_the_request_to_its_program(
-    submit: Callable[[Spec], Attempt], tmp_path: Path
+    submit: Callable[..., Attempt], tmp_path: Path
 ) -> None:
     ready = tmp_path / "ready"
     drain = (
@@ -245,3 +245,17 @@ def test_a_machine_that_is_shut_down_hands_the_request_to_its_program(
     (report,) = attempt.row().reports
     assert report.code == EXIT_DRAINED
     assert "draining" in attempt.log()
+
+
+def test_credentials_that_an_image_left_behind_are_not_used(
+    submit: Callable[..., Attempt], metadata: FakeMetadata
+) -> None:
+    leftover = {"AWS_ACCESS_KEY_ID": "LEFTOVER", "AWS_SECRET_ACCESS_KEY": "x", "AWS_EC2_METADATA_DISABLED": "true"}
+    attempt = submit(a_spec("sh", "-c", 'echo "key: ${AWS_ACCESS_KEY_ID:-none}"'), leftover=leftover)
+
+    attempt.boot()
+
+    assert attempt.machine.wait() == 0, attempt.explained()
+    assert "key: none" in attempt.log()
+    credentials = [asked for asked in metadata.asked if asked.endswith("iam/security-credentials/spotrelay-machine")]
+    assert len(credentials) >= 2, "the script and the agent have asked for the role's"
