@@ -127,9 +127,13 @@ def run_lambdas_with(worker: Callable[[str, dict[str, Any], bytes], Any], most: 
     service: Any = _service("lambda_svc")
     chosen = runtime._worker_class_for
     lease = runtime.acquire_worker
+    concurrency = service._sqs_esm_concurrency
 
     def worker_for(config: dict[str, Any]) -> Any:
         return worker if str(config.get("Runtime", "")).startswith("python") else chosen(config)
+
+    def batches_at_once(*asked: Any) -> int:
+        return min(most, int(concurrency(*asked)))
 
     def lease_or_wait(name: str, config: dict[str, Any], code: bytes, **how: Any) -> Any:
         deadline = time.monotonic() + _WORKER_WAIT_S
@@ -141,7 +145,7 @@ def run_lambdas_with(worker: Callable[[str, dict[str, Any], bytes], Any], most: 
 
     runtime._worker_class_for = worker_for
     service.acquire_worker = lease_or_wait
-    service._ESM_SQS_DEFAULT_CONCURRENCY = most
+    service._sqs_esm_concurrency = batches_at_once
 
 
 def complete_conditions() -> None:

@@ -172,21 +172,20 @@ class Front:
             entry["error"] = entry["error"] or "ReplyLost"
 
     async def _act(self, trigger: Trigger, entry: dict[str, Any], gone: _Disconnect) -> bool:
-        """Do what a trigger says and hold the request as long; False when its sender did not survive it."""
+        """Do what a trigger says; False when the sender of the request did not survive it.
+
+        A request of the machine that was stopped is held as long as it is; one of somebody else goes on at once.
+        """
         sender = entry["instance_id"]
         victim = trigger.victim or sender
         if victim is None:
             return True
-        own = bool(victim == sender)
         started = time.monotonic()
-        if trigger.deed == "kill-group":
-            await asyncio.to_thread(self._machines.kill_group, victim)
-            alive = not own
-        else:
-            await asyncio.to_thread(self._machines.stop_group, victim)
-            alive = await self._hold(victim, gone) or not own
+        deed = self._machines.kill_group if trigger.deed == "kill-group" else self._machines.stop_group
+        await asyncio.to_thread(deed, victim)
+        survived = victim != sender or (trigger.deed == "stop-group" and await self._hold(victim, gone))
         entry["held_s"] = round(entry["held_s"] + time.monotonic() - started, 6)
-        return alive
+        return survived
 
     async def _hold(self, victim: str, gone: _Disconnect) -> bool:
         """Wait until a stopped machine is woken (True) or dead (False)."""

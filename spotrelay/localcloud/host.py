@@ -36,8 +36,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m spotrelay.localcloud.host")
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--time-scale", type=float, default=1.0)
+    parser.add_argument("--parent", type=int, required=True)
     options = parser.parse_args(arguments)
     processes.die_with_parent(signal.SIGTERM)
+    if os.getppid() != options.parent:
+        return 1
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.environ.pop("PYTHONPATH", None)
     asyncio.run(_serve(options.home.resolve(), options.time_scale))
@@ -95,6 +98,7 @@ async def _listen(front: Front, listener: socket.socket, stop: asyncio.Event, re
     serving = asyncio.ensure_future(serve(front, config, shutdown_trigger=stop.wait))  # type: ignore[arg-type]
     sys.stdout.write(json.dumps(ready) + "\n")
     sys.stdout.flush()
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # nobody reads the pipe any more; it must not fill up
     await serving
 
 

@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -56,12 +57,20 @@ class Environments:
         self.runtime = self.code / "runtime"
         self.endpoint = endpoint
         self.credentials = credentials
+        self._processes: Counter[str] = Counter()
+        self._numbering = threading.Lock()
         self.logs.mkdir(parents=True, exist_ok=True)
         _link_managed_runtime(self.runtime)
 
     def __call__(self, name: str, config: dict[str, Any], code: bytes) -> Environment:
         """A new execution environment for a function; its process starts with the first invocation."""
         return Environment(self, name, config, code)
+
+    def new_log(self, function: str) -> Path:
+        """A log file of its own for one process of a function; numbered, the first is 1."""
+        with self._numbering:
+            self._processes[function] += 1
+            return self.logs / f"lambda-{function}.{self._processes[function]}.log"
 
     def unpack(self, code: bytes) -> Path:
         """Folder with an asset's files, unpacked once for all environments that run it."""
@@ -144,7 +153,7 @@ class Environment:
         self._end()
         task_root = self._shared.unpack(self._code)
         self._api = RuntimeApi()
-        self._log = (self._shared.logs / f"lambda-{self.func_name}.log").open("ab")
+        self._log = self._shared.new_log(self.func_name).open("ab")
         self._read_from = self._log.tell()
         command = [sys.executable, "-S", "-s", "-m", "awslambdaric", str(self.config.get("Handler", ""))]
         self._proc = subprocess.Popen(

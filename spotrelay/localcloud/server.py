@@ -49,7 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _start_cloud(home: Path, time_scale: float, scratch: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "spotrelay.localcloud.host", "--home", str(home), "--time-scale", str(time_scale)]
+    options = ["--home", str(home), "--time-scale", str(time_scale), "--parent", str(os.getpid())]
+    command = [sys.executable, "-m", "spotrelay.localcloud.host", *options]
     with (home / "server.log").open("ab") as log:
         return subprocess.Popen(command, env=_environment(scratch), stdin=subprocess.DEVNULL, stderr=log)
 

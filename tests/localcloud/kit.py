@@ -101,5 +101,4 @@ def called(cloud: LocalCloud, name: str, event: Any) -> tuple[Any, str | None]:
 
 def log_of(home: Path, function_name: str) -> str:
     """What a function has printed so far."""
-    log = home / "logs" / f"lambda-{function_name}.log"
-    return log.read_text() if log.exists() else ""
+    return "".join(log.read_text() for log in sorted((home / "logs").glob(f"lambda-{function_name}.*.log")))

@@ -224,12 +224,23 @@ def test_a_missing_asset_is_named(cloud: LocalCloud, tmp_path: Path) -> None:
         cloud.deploy(tmp_path)
 
 
-def test_a_resource_that_cannot_be_made_is_named_with_the_reason(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_a_template_with_an_unknown_kind_of_resource_is_refused_by_that_name(cloud: LocalCloud, tmp_path: Path) -> None:
     broken = write_assembly(tmp_path, "Broken")
-    broken["Resources"]["Odd"] = {"Type": "AWS::S3::Bucket", "Properties": {"BucketName": "Not A Bucket Name"}}
+    broken["Resources"]["Odd"] = {"Type": "AWS::Nowhere::Thing", "Properties": {}}
     (tmp_path / "Broken.template.json").write_text(json.dumps(broken))
 
-    with pytest.raises(DeployFailed, match="Odd"):
+    with pytest.raises(DeployFailed, match="AWS::Nowhere::Thing"):
+        cloud.deploy(tmp_path)
+
+
+def test_a_resource_that_cannot_be_made_is_named_with_the_reason(cloud: LocalCloud, tmp_path: Path, name: str) -> None:
+    broken = write_assembly(tmp_path, "Failing")
+    cloud.client("ssm").put_parameter(Name=name, Value="taken", Type="String")
+    wanted = {"Name": name, "Value": "mine", "Type": "String"}
+    broken["Resources"]["Odd"] = {"Type": "AWS::SSM::Parameter", "Properties": wanted}
+    (tmp_path / "Failing.template.json").write_text(json.dumps(broken))
+
+    with pytest.raises(DeployFailed, match=r"Odd \(AWS::SSM::Parameter\): .*already exists"):
         cloud.deploy(tmp_path)
 
 

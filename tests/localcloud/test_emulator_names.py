@@ -48,7 +48,7 @@ NAMES = {
     "ministack.services.ec2": ("_launch_templates", "_subnets"),
     "ministack.services.eventbridge": ("_dispatch_event(event)",),
     "ministack.services.iam": ("_roles", "_users", "_user_inline_policies", "_instance_profiles"),
-    "ministack.services.lambda_svc": ("acquire_worker", "_ESM_SQS_DEFAULT_CONCURRENCY"),
+    "ministack.services.lambda_svc": ("acquire_worker", "_sqs_esm_concurrency(esm, func_rec, config, queue)"),
     "ministack.services.s3": ("_crc32c(body)", "_crc64nvme(body)"),
     "ministack.services.scheduler": ("_schedules",),
     "ministack.services.sts": ("register_session(access_key, session)", "_sessions"),
