@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import singledispatch
+from zlib import crc32
 
 from spotrelay.core.checkpoint import CheckpointId
 from spotrelay.core.clockwork import Timings
@@ -258,7 +259,7 @@ def _(fact: MachineFound, run: Run, now: datetime, site: Site) -> Run:
 def _(fact: LaunchUnclear, run: Run, now: datetime, site: Site) -> Run:
     if run.intent is None or run.intent.launch != fact.launch:
         return run
-    wait = site.timings.resend * min(2 ** max(run.intent.sent - 1, 0), 16)
+    wait = site.timings.resend * min(2 ** max(run.intent.sent - 1, 0), 16) * _spread(run, run.intent.sent)
     run = replace(run, intent=replace(run.intent, due_at=now + wait))
     return note(run, "unclear", f"launch {fact.launch}: {fact.why}; the same request goes again", now)
 
@@ -328,6 +329,11 @@ def _lost(run: Run, attempt: Attempt, why: str, now: datetime, site: Site) -> Ru
     if booted or run.outcome is not None:
         return run
     return replace(run, failures=run.failures + 1, retry_at=now + site.timings.crash)  # it died at birth
+
+
+def _spread(run: Run, tries: int) -> float:
+    """From a half to one and a half, another for each run and try: those throttled together part ways."""
+    return 0.5 + crc32(f"{run.run_id}.{tries}".encode()) % 1000 / 1000
 
 
 def _all_refused(run: Run, fact: LaunchAnswered, now: datetime) -> Run:
