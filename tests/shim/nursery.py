@@ -1,0 +1,116 @@
+"""Starts training processes quickly: one process imports torch once and forks a child for each request.
+
+Reads one JSON object per line (environment, arguments, where to die) and answers with one: the child's
+exit status, negative for a signal, and what it wrote to stderr. A child is a session of its own, so that its
+workers die with it.
+
+The fault is put between the shim and its ports here, in the tests; the product knows nothing of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from trainer_shim import checkpointer, shards, wiring
+
+SHARD_BYTES = 9000  # so that the small model of the tests needs several shards
+
+
+class Deadly:
+    """A port that kills its process before or after the nth call of a method."""
+
+    counts: dict[str, int] = {}
+    lock = threading.Lock()
+
+    def __init__(self, port: Any, fault: dict[str, Any]) -> None:
+        self._port = port
+        self._fault = fault
+
+    def __getattr__(self, name: str) -> Any:
+        target = getattr(self._port, name)
+        if name != self._fault.get("call"):
+            return target
+        return lambda *args, **named: self._call(name, target, *args, **named)
+
+    def _call(self, name: str, target: Any, *args: Any, **named: Any) -> Any:
+        with self.lock:
+            self.counts[name] = self.counts.get(name, 0) + 1
+            here = self.counts[name] == self._fault["number"]
+        if here and self._fault["moment"] == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        answer = target(*args, **named)
+        if here and self._fault["moment"] == "after":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return answer
+
+
+def _child(request: dict[str, Any]) -> None:
+    os.setsid()
+    for name in [name for name in os.environ if name.startswith("SPOTRELAY_")]:
+        del os.environ[name]
+    os.environ.update(request["environment"])
+    fault = request.get("fault") or {}
+    connect = wiring.connect
+
+    def deadly(identity: Any) -> wiring.Ports:
+        ports = connect(identity)
+        return wiring.Ports(Deadly(ports.store, fault), Deadly(ports.objects, fault), Deadly(ports.publisher, fault))
+
+    wiring.connect = deadly
+    checkpointer.plan = functools.partial(shards.plan, limit=SHARD_BYTES)  # type: ignore[assignment]  # smaller
+    from tests.shim import script
+
+    script.main(request["arguments"])
+
+
+def _serve(request: dict[str, Any]) -> dict[str, Any]:
+    errors = Path(request["errors"])
+    pid = os.fork()
+    if pid == 0:
+        code = 70
+        try:
+            descriptor = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(descriptor, 2)
+            os.dup2(descriptor, 1)
+            _child(request)
+            code = 0
+        except SystemExit as leaving:
+            code = leaving.code if isinstance(leaving.code, int) else 1
+        except BaseException:  # noqa: BLE001 - a forked child must end here, whatever happens
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    _, status = os.waitpid(pid, 0)
+    try:
+        os.killpg(pid, signal.SIGKILL)  # its workers
+    except ProcessLookupError:
+        pass
+    return {"status": os.waitstatus_to_exitcode(status), "said": errors.read_text()}
+
+
+def main() -> None:
+    """Serve until the input ends."""
+    import boto3  # noqa: F401 - so that no child has to
+    import torch
+
+    import tests.shim.script  # noqa: F401
+    import trainer_shim.frameworks.torch  # noqa: F401
+    import trainer_shim.session  # noqa: F401
+
+    torch.set_num_threads(1)
+    for line in sys.stdin:
+        print(json.dumps(_serve(json.loads(line))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
