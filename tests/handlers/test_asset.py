@@ -1,0 +1,236 @@
+"""The bundle that is deployed, under AWS's own runtime client, against an emulated AWS over HTTP.
+
+The interpreter is bare: what the bundle does not bring, besides boto3, is not there.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from handlers import settings
+from infra.assets import MODELS, Target, lambda_bundle, write_zip
+from infra.config import host_architecture, host_python
+from spotrelay.aws.clients import Clients
+from spotrelay.aws.layout import table_definition
+from spotrelay.aws.live_store import DynamoLiveStore
+from spotrelay.aws.object_store import S3ObjectStore
+from spotrelay.aws.run_store import DynamoRunStore
+from spotrelay.core.live import Heartbeat, Phase
+from spotrelay.core.notice import InstanceState
+from spotrelay.core.run import Run, RunStatus
+from spotrelay.core.spec import Spec
+from spotrelay.testing.ministack import ministack
+from tests.handlers.checkpoints import put_checkpoint
+from tests.handlers.lambda_python import bare_python, managed_runtime
+from tests.handlers.plane import batch, changed, warning
+from tests.handlers.runtime_api import Function, FunctionFailed
+
+REGION = "us-east-1"
+SPEC = Spec(command=("python", "train.py"), instance_types=("g5.xlarge",))
+
+
+@pytest.fixture(scope="session")
+def asset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle, zipped and unzipped as Lambda does it."""
+    bundle = lambda_bundle(Target(host_architecture(), host_python()))
+    home = tmp_path_factory.mktemp("asset")
+    write_zip(bundle.path, home / "asset.zip")
+    with zipfile.ZipFile(home / "asset.zip") as archive:
+        archive.extractall(home / "task")
+    return home / "task"
+
+
+@pytest.fixture(scope="session")
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return managed_runtime(tmp_path_factory.mktemp("runtime"))
+
+
+@pytest.fixture(scope="session")
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with ministack(tmp_path_factory.mktemp("ministack")) as address:
+        yield address
+
+
+@dataclass
+class Stack:
+    """What `cdk deploy` would have made, as far as the functions touch it."""
+
+    environment: dict[str, str]
+    clients: Clients
+    store: DynamoRunStore
+    live: DynamoLiveStore
+    objects: S3ObjectStore
+
+    def submit(self, run_id: str) -> None:
+        self.store.create(Run(run_id, SPEC, datetime.now(UTC)))
+
+    def machines(self) -> list[str]:
+        found = self.clients.client("ec2").describe_instances()
+        return [i["InstanceId"] for reservation in found["Reservations"] for i in reservation["Instances"]]
+
+    def train(self, run_id: str) -> str:
+        """The newest attempt takes the lease, commits a checkpoint; returns its machine."""
+        attempt = self.store.load(run_id).current
+        assert attempt is not None and attempt.instance_id is not None
+        self.live.take_lease(run_id, attempt.generation, attempt.instance_id)
+        self.live.beat(Heartbeat(run_id, attempt.generation, 1, Phase.TRAINING, step=10, first_step=True))
+        commit, _ = put_checkpoint(self.objects, run_id, attempt.generation)
+        self.live.commit(commit, attempt.instance_id)
+        return attempt.instance_id
+
+
+@pytest.fixture
+def stack(endpoint: str, monkeypatch: pytest.MonkeyPatch, asset: Path, runtime: Path) -> Stack:
+    access = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": f"{secrets.randbelow(10**12):012d}",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    for name, value in access.items():
+        monkeypatch.setenv(name, value)
+    clients = Clients(REGION, boto3.Session(region_name=REGION))
+    names = {name: f"{name}-{secrets.token_hex(4)}" for name in ("table", "bucket", "bus")}
+    clients.client("dynamodb").create_table(**table_definition(names["table"]))
+    clients.client("s3").create_bucket(Bucket=names["bucket"])
+    clients.client("s3").put_bucket_versioning(Bucket=names["bucket"], VersioningConfiguration={"Status": "Enabled"})
+    clients.client("events").create_event_bus(Name=names["bus"])
+    clients.client("ssm").put_parameter(Name="/spotrelay/launches", Value="on", Type="String")
+    queue = clients.client("sqs").create_queue(QueueName=f"runs-{secrets.token_hex(4)}")["QueueUrl"]
+    environment = {
+        **access,
+        "PYTHONPATH": str(runtime),
+        "AWS_DATA_PATH": str(asset / MODELS),
+        settings.TABLE: names["table"],
+        settings.BUCKET: names["bucket"],
+        settings.BUS: names["bus"],
+        settings.STACK: "Spotrelay",
+        settings.HOME_REGION: REGION,
+        settings.PLACES: json.dumps({REGION: _place(clients.client("ec2"))}),
+        settings.SWITCH: "/spotrelay/launches",
+        settings.RUNS_QUEUE: queue,
+    }
+    return Stack(
+        environment,
+        clients,
+        DynamoRunStore(clients.client("dynamodb"), names["table"]),
+        DynamoLiveStore(clients.client("dynamodb"), names["table"]),
+        S3ObjectStore(clients.client("s3"), names["bucket"]),
+    )
+
+
+def _place(ec2: Any) -> dict[str, Any]:
+    vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    zone = f"{REGION}a"
+    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.1.0/24", AvailabilityZone=zone)["Subnet"]["SubnetId"]
+    template = ec2.create_launch_template(
+        LaunchTemplateName=f"t-{secrets.token_hex(4)}", LaunchTemplateData={"ImageId": "ami-12345678"}
+    )["LaunchTemplate"]["LaunchTemplateId"]
+    return {"launch_template": template, "version": "1", "subnets": {zone: subnet}}
+
+
+Start = Callable[[str], Function]
+
+
+@pytest.fixture
+def start(stack: Stack, asset: Path) -> Iterator[Start]:
+    """Start one of the three functions; all are ended with the test."""
+    started: list[Function] = []
+
+    def begin(name: str) -> Function:
+        function = Function(bare_python(), asset, f"handlers.{name}.handler", stack.environment)
+        started.append(function.__enter__())
+        return function
+
+    yield begin
+    for function in started:
+        function.__exit__(None, None, None)
+
+
+def ours(kind: str, **detail: Any) -> dict[str, Any]:
+    return {"source": "spotrelay", "detail-type": kind, "detail": detail}
+
+
+def test_the_deployed_functions_carry_a_run_over_a_notice(stack: Stack, start: Start) -> None:
+    stack.submit("run-1")
+    runs, interruptions = start("runs"), start("interruptions")
+
+    assert runs.invoke(batch(ours("Run Submitted", run_id="run-1"))) == {"batchItemFailures": []}
+    machine = stack.train("run-1")
+    answer = interruptions.invoke(batch(warning(machine), warning(machine), changed(machine, InstanceState.RUNNING)))
+
+    assert answer == {"batchItemFailures": []}
+    run = stack.store.load("run-1")
+    assert run.status is RunStatus.HANDOVER, interruptions.output
+    assert [a.generation for a in run.attempts] == [1, 2]
+    assert sorted(stack.machines()) == sorted(a.instance_id or "" for a in run.attempts)
+    assert run.checkpoints[0].verified
+
+
+def test_the_deployed_sweep_finds_what_nobody_told(stack: Stack, start: Start) -> None:
+    stack.submit("run-1")
+
+    found = start("sweep").invoke({})
+
+    assert found == {"due": 1, "machines": 0}
+    (message,) = stack.clients.client("sqs").receive_message(QueueUrl=stack.environment[settings.RUNS_QUEUE])[
+        "Messages"
+    ]
+    assert start("runs").invoke(batch(json.loads(message["Body"]))) == {"batchItemFailures": []}
+    assert stack.store.load("run-1").status is RunStatus.STARTING
+
+
+def test_bad_input_is_kept_in_the_log_and_counted(stack: Stack, start: Start) -> None:
+    interruptions = start("interruptions")
+
+    answer = interruptions.invoke(batch("{]", warning("i-0123456789abcdef0")))
+
+    assert answer == {"batchItemFailures": []}
+    lines = interruptions.lines()
+    (kept,) = [line for line in lines if line.get("message") == "event quarantined"]
+    assert kept["bytes_base64"] == "e10=" and kept["level"] == "ERROR"
+    metrics = {name: line[name] for line in lines if "_aws" in line for name in line if name.startswith("Events")}
+    assert metrics == {
+        settings.QUARANTINED: [1.0],
+        settings.NOT_OURS: [1.0],
+        settings.RECEIVED: [1.0, 1.0],
+    }
+    (emf,) = [line for line in lines if settings.QUARANTINED in line]
+    assert emf[settings.SERVICE_DIMENSION] == "Spotrelay"
+    assert emf["_aws"]["CloudWatchMetrics"][0]["Namespace"] == settings.METRICS_NAMESPACE
+
+
+def test_a_table_that_is_not_there_brings_the_record_back_and_says_so(stack: Stack, start: Start) -> None:
+    stack.environment[settings.TABLE] = "no-such-table"
+    interruptions = start("interruptions")
+
+    answer = interruptions.invoke(batch(warning("i-0123456789abcdef0")))
+
+    assert answer == {"batchItemFailures": [{"itemIdentifier": "m-0"}]}
+    assert "no-such-table" in interruptions.output
+
+
+def test_a_function_that_was_deployed_without_its_settings_names_them(stack: Stack, start: Start) -> None:
+    del stack.environment[settings.TABLE]
+
+    with pytest.raises(FunctionFailed, match=settings.TABLE):
+        start("runs").invoke(batch(ours("Run Submitted", run_id="run-1")))
+
+
+def test_the_asset_brings_what_it_needs_and_nothing_that_it_must_not(asset: Path) -> None:
+    names = {path.name for path in asset.iterdir()}
+
+    assert {"handlers", "spotrelay", "pydantic", "aws_lambda_powertools"} <= names
+    assert not names & {"torch", "numpy", "boto3", "botocore", "trainer_shim", "infra", "tests"}
