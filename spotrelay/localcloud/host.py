@@ -94,7 +94,6 @@ async def _listen(front: Front, listener: socket.socket, stop: asyncio.Event, re
     config.graceful_timeout = 0.5
     config.shutdown_timeout = 1.0
     config.accesslog = None
-    config.errorlog = None
     serving = asyncio.ensure_future(serve(front, config, shutdown_trigger=stop.wait))  # type: ignore[arg-type]
     sys.stdout.write(json.dumps(ready) + "\n")
     sys.stdout.flush()

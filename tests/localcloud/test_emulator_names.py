@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -73,8 +74,10 @@ print(json.dumps(missing))
 
 
 @pytest.fixture(scope="module")
-def missing() -> list[str]:
-    probe = subprocess.run([sys.executable, "-c", PROBE, json.dumps(NAMES)], capture_output=True, check=True, text=True)
+def missing(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    own = {**os.environ, "STATE_DIR": str(tmp_path_factory.mktemp("state"))}
+    command = [sys.executable, "-c", PROBE, json.dumps(NAMES)]
+    probe = subprocess.run(command, capture_output=True, check=True, text=True, env=own)
     return list(json.loads(probe.stdout.splitlines()[-1]))
 
 
