@@ -63,3 +63,8 @@ def abroad(synthesise: Synthesise) -> dict[str, Template]:
         home={"table": "the-table", "bucket": "the-bucket"},
         regions={"eu-west-1": {"place": place}, "us-west-2": {}},
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The rule packs have a mark of their own, so that `make check` can run just them."""
+    config.addinivalue_line("markers", "nag: the rule packs over the stack's template")

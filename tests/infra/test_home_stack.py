@@ -17,9 +17,18 @@ from tests.infra.reading import REGION, Template
 
 WORKERS = ("Interruptions", "Runs", "Sweep")
 OUTPUTS = (
-    "Table Bucket Bus Switch Places RunsQueueUrl InstanceRoleArn "
-    "InterruptionsFunction RunsFunction SweepFunction SweepSchedule"
-).split()
+    "Table",
+    "Bucket",
+    "Bus",
+    "Switch",
+    "Places",
+    "RunsQueueUrl",
+    "InstanceRoleArn",
+    "InterruptionsFunction",
+    "RunsFunction",
+    "SweepFunction",
+    "SweepSchedule",
+)
 
 
 def test_nothing_needs_a_custom_resource(home: Template) -> None:
