@@ -20,7 +20,7 @@ from pathlib import Path
 
 from handlers import settings
 from infra.assets import MODELS, Target, lambda_bundle
-from infra.config import host_architecture, host_python
+from infra.host import host_architecture, host_python
 from tests.handlers.lambda_python import bare_python, managed_runtime
 
 PLACES = {"eu-west-1": {"launch_template": "lt-1", "version": "1", "subnets": {"eu-west-1a": "subnet-1"}}}
@@ -55,9 +55,9 @@ def main() -> None:
     counting = not arguments.wall_only and shutil.which("valgrind") is not None
     bundle = lambda_bundle(Target(host_architecture(), host_python()))
     with tempfile.TemporaryDirectory() as scratch:
-        environment = _environment(bundle.path, managed_runtime(Path(scratch) / "runtime"))
+        environment = _environment(bundle.tree, managed_runtime(Path(scratch) / "runtime"))
         measured = {
-            name: _measure(program, environment, bundle.path, arguments.starts, counting)
+            name: _measure(program, environment, bundle.tree, arguments.starts, counting)
             for name, program in PROGRAMS.items()
         }
     for name, row in measured.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Protocol
 
 from handlers.telemetry import Telemetry
@@ -14,8 +15,8 @@ from spotrelay.core.record import Site
 class RunsQueue(Protocol):
     """The queue in front of the function that answers for runs."""
 
-    def send(self, run_ids: Iterable[str]) -> None:
-        """Put one message `{"run_id": …}` there for each; ten go in one call.
+    def send(self, run_ids: Iterable[str], after: timedelta = timedelta(0)) -> None:
+        """Put one message `{"run_id": …}` there for each, to be seen after this time; ten go in one call.
 
         Raises:
             Unavailable: not all of them are there; sending all again is harmless.
@@ -36,4 +37,4 @@ class ControlPlane:
     site: Site
     telemetry: Telemetry
     pause: Callable[[float], None]  # seconds; between tries after a throttle
-    runs_queue: RunsQueue | None = None  # None: the sweep answers due runs itself
+    runs_queue: RunsQueue | None = None  # None: the sweep answers due runs itself, and finds every due time

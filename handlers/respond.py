@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import datetime, timedelta
 
 from handlers.act import CHANGE_WHAT_IS_READ_BESIDE, TOUCH_THE_WORLD, act, condemn
 from handlers.control import ControlPlane
@@ -186,6 +187,18 @@ class Response:
                 return
         self._claim(decision)
         self._save(decision.why)
+        if isinstance(decision, Wait):
+            self._wake_at(decision.until)
+
+    def _wake_at(self, until: datetime) -> None:
+        """Have the run looked at then, when the next sweep would be late. The sweep comes all the same."""
+        queue, away = self._plane.runs_queue, until - self._plane.clock.now()
+        if queue is None or away >= self._plane.site.timings.watch:
+            return
+        try:
+            queue.send([self._run_id], max(away, timedelta(0)))
+        except SpotrelayError as error:
+            self._plane.telemetry.warning("no early look", run_id=self._run_id, cause=str(error))
 
     # writing
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
 from spotrelay.aws.error_codes import bare
@@ -11,6 +13,7 @@ from spotrelay.aws.failures import FAILURES, failed_read
 from spotrelay.core.errors import Unavailable
 
 BATCH = 10  # messages that one SendMessageBatch takes
+LONGEST_S = 900  # that SQS hides a message
 
 
 class SqsRunsQueue:
@@ -20,19 +23,24 @@ class SqsRunsQueue:
         self._client = client
         self._url = url
 
-    def send(self, run_ids: Iterable[str]) -> None:
+    def send(self, run_ids: Iterable[str], after: timedelta = timedelta(0)) -> None:
         """Put one message `{"run_id": …}` there for each, ten in a call.
+
+        Args:
+            after: how long they stay hidden, in whole seconds as SQS counts them; at most 15 minutes.
 
         Raises:
             Unavailable: not all of them are there; sending all again is harmless.
         """
         waiting = list(run_ids)
         for start in range(0, len(waiting), BATCH):
-            self._send(waiting[start : start + BATCH])
+            self._send(waiting[start : start + BATCH], min(math.ceil(after.total_seconds()), LONGEST_S))
 
-    def _send(self, run_ids: list[str]) -> None:
+    def _send(self, run_ids: list[str], delay_s: int) -> None:
+        hidden = {"DelaySeconds": delay_s} if delay_s > 0 else {}
         entries = [
-            {"Id": str(index), "MessageBody": json.dumps({"run_id": run_id})} for index, run_id in enumerate(run_ids)
+            {"Id": str(index), "MessageBody": json.dumps({"run_id": run_id}), **hidden}
+            for index, run_id in enumerate(run_ids)
         ]
         doing = f"queueing {len(run_ids)} due runs"
         try:

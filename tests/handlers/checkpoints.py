@@ -7,12 +7,11 @@ from dataclasses import replace
 from hashlib import sha256
 
 from spotrelay.core.checkpoint import Commit, Health, Manifest, Shard, digest_of, manifest_key, shard_key
-from spotrelay.core.ports import StoredObject
-from spotrelay.testing import MemoryObjects
+from spotrelay.core.ports import ObjectStore, StoredObject
 
 
 def put_checkpoint(
-    objects: MemoryObjects,
+    objects: ObjectStore,
     run_id: str = "run-1",
     generation: int = 1,
     save: int = 1,
@@ -31,12 +30,12 @@ def put_checkpoint(
     return put_manifest(objects, manifest), manifest
 
 
-def put_manifest(objects: MemoryObjects, manifest: Manifest) -> Commit:
+def put_manifest(objects: ObjectStore, manifest: Manifest) -> Commit:
     """Only the manifest and the commit that names it."""
     return put_manifest_bytes(objects, manifest, manifest.encode())
 
 
-def put_manifest_bytes(objects: MemoryObjects, manifest: Manifest, data: bytes) -> Commit:
+def put_manifest_bytes(objects: ObjectStore, manifest: Manifest, data: bytes) -> Commit:
     """These bytes as the manifest, and the commit that names them."""
     key = manifest_key(manifest.run_id, manifest.generation, manifest.save)
     stored = objects.put(key, data)
@@ -65,7 +64,7 @@ def changed_shard(manifest: Manifest, number: int, **changes: str | int) -> Mani
     return replace(manifest, shards=tuple(shards))
 
 
-def _put_shard(objects: MemoryObjects, run_id: str, generation: int, save: int, part: int, body: bytes) -> Shard:
+def _put_shard(objects: ObjectStore, run_id: str, generation: int, save: int, part: int, body: bytes) -> Shard:
     digest = sha256(body).hexdigest()[:32]
     stored: StoredObject = objects.put(shard_key(run_id, generation, save, 0, part, digest), body)
     return Shard(stored.key, stored.version_id, stored.size, stored.etag, digest, stored.checksum)

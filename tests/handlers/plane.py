@@ -75,9 +75,12 @@ class ListQueue:
 
     def __init__(self) -> None:
         self.sent: list[str] = []
+        self.after: list[timedelta] = []
 
-    def send(self, run_ids: Iterable[str]) -> None:
-        self.sent += run_ids
+    def send(self, run_ids: Iterable[str], after: timedelta = timedelta(0)) -> None:
+        names = list(run_ids)
+        self.sent += names
+        self.after += [after] * len(names)
 
 
 @dataclass

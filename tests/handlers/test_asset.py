@@ -18,8 +18,8 @@ import boto3
 import pytest
 
 from handlers import settings
-from infra.assets import MODELS, Target, lambda_bundle, write_zip
-from infra.config import host_architecture, host_python
+from infra.assets import MODELS, Target, lambda_bundle
+from infra.host import host_architecture, host_python
 from spotrelay.aws.clients import Clients
 from spotrelay.aws.layout import table_definition
 from spotrelay.aws.live_store import DynamoLiveStore
@@ -44,8 +44,7 @@ def asset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle, zipped and unzipped as Lambda does it."""
     bundle = lambda_bundle(Target(host_architecture(), host_python()))
     home = tmp_path_factory.mktemp("asset")
-    write_zip(bundle.path, home / "asset.zip")
-    with zipfile.ZipFile(home / "asset.zip") as archive:
+    with zipfile.ZipFile(bundle.archive) as archive:
         archive.extractall(home / "task")
     return home / "task"
 

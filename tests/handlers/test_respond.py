@@ -20,7 +20,7 @@ from spotrelay.core.placement import FailureScope
 from spotrelay.core.run import AttemptState, RunStatus
 from spotrelay.testing import Crash, Fault, Script, faulty
 from spotrelay.testing.faults import at
-from tests.handlers.plane import SPEC, World, batch, changed, context, counted, warning
+from tests.handlers.plane import SPEC, ListQueue, World, batch, changed, context, counted, warning
 
 SOME = "i-0123456789abcdef0"
 
@@ -369,6 +369,53 @@ def test_a_run_that_needs_no_launch_does_not_ask_for_the_switch(world: World) ->
     world.look(plane=counted(world, "switch", world.switch, calls))
 
     assert calls == []
+
+
+# looking again
+
+
+def test_a_launch_whose_answer_was_lost_is_looked_at_before_the_next_sweep(world: World) -> None:
+    machine = world.start()
+    queue = ListQueue()
+    machines = faulty(world.machines, at("launch", 1, Fault.LOST_REPLY))
+
+    world.warn(machine, plane=replace(world.plane, machines=machines, runs_queue=queue))
+
+    assert queue.sent == ["run-1"]
+    (after,) = queue.after
+    due_at = world.run().due_at
+    assert due_at is not None and after == due_at - world.clock.now() < timedelta(minutes=1)
+
+
+def test_a_run_in_good_health_waits_for_the_sweep(world: World) -> None:
+    queue = ListQueue()
+    world.start()
+
+    world.look(plane=replace(world.plane, runs_queue=queue))
+
+    assert queue.sent == []
+
+
+def test_the_same_event_again_asks_for_no_second_early_look(world: World) -> None:
+    machine = world.start()
+    queue = ListQueue()
+    machines = faulty(world.machines, at("launch", 1, Fault.LOST_REPLY))
+    plane = replace(world.plane, machines=machines, runs_queue=queue)
+
+    for _ in range(5):
+        world.warn(machine, plane=plane)
+
+    assert queue.sent == ["run-1"]
+
+
+def test_a_queue_that_refuses_an_early_look_stops_nothing(world: World) -> None:
+    machine = world.start()
+    machines = faulty(world.machines, at("launch", 1, Fault.LOST_REPLY))
+    queue = faulty(ListQueue(), lambda method: Fault.UNAVAILABLE)
+
+    answer = world.warn(machine, plane=replace(world.plane, machines=machines, runs_queue=queue))
+
+    assert answer == {"batchItemFailures": []}
 
 
 # checkpoints

@@ -201,7 +201,7 @@ def test_a_termination_that_ec2_refuses_holds_up_no_other(world: World) -> None:
 
 def test_a_queue_that_refuses_makes_the_sweep_fail_visibly(world: World) -> None:
     class Full:
-        def send(self, run_ids: object) -> None:
+        def send(self, run_ids: object, after: timedelta = timedelta(0)) -> None:
             raise Unavailable("the queue does not answer")
 
     world.submit()
