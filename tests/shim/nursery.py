@@ -98,9 +98,18 @@ def _serve(request: dict[str, Any]) -> dict[str, Any]:
     return {"status": os.waitstatus_to_exitcode(status), "said": errors.read_text()}
 
 
+def _read_service_models() -> None:
+    # Clients spend most of a second on them; a child inherits them with the session.
+    from spotrelay.aws import clients
+
+    session = clients._session("us-east-1")
+    for service in ("dynamodb", "s3", "events"):
+        session.client(service, aws_access_key_id="test", aws_secret_access_key="test")
+    clients._session = lambda region: session
+
+
 def main() -> None:
     """Serve until the input ends."""
-    import boto3  # noqa: F401 - so that no child has to
     import torch
 
     import tests.shim.script  # noqa: F401
@@ -108,6 +117,10 @@ def main() -> None:
     import trainer_shim.session  # noqa: F401
 
     torch.set_num_threads(1)
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    parameter.grad = torch.zeros(1)
+    torch.optim.AdamW([parameter]).step()  # imports half of torch, once
+    _read_service_models()
     for line in sys.stdin:
         print(json.dumps(_serve(json.loads(line))), flush=True)
 
