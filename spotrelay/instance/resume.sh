@@ -3,8 +3,8 @@
 # agent, checks it, and runs it. Any failure on the way is reported, and ends the machine.
 #
 # The text is the same for every machine of a stack and holds no secret. Only Python speaks HTTP
-# here: it is needed anyway, curl may be missing, and curl before 7.86 does not sign the session
-# token, which S3 then refuses. Credentials are read and used inside one process, never passed on.
+# here: it is needed anyway, while curl may be missing, and an older one (7.81, say) does not sign
+# the session token, which S3 then refuses. Credentials stay inside the process that reads them.
 set -euo pipefail
 umask 077
 

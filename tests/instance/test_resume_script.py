@@ -237,19 +237,21 @@ def test_an_agent_that_dies_leaves_no_machine_behind(
     assert machine.halts() == ["-h now"]
 
 
-def test_a_report_that_the_agent_has_made_stays(
+def test_a_report_and_a_log_that_are_there_already_stay(
     cloud: Cloud, metadata: FakeMetadata, values: dict[str, str], agent: Callable[[str], Path], new_machine: NewMachine
 ) -> None:
     run_id = named(metadata, "first-report-stays")
     agent("import os; os.kill(os.getpid(), 9)\n")
     item = {"pk": {"S": f"LIVE#{run_id}"}, "sk": {"S": "REPORT#000001"}, "body": {"S": '{"code": 0}'}}
     cloud.client("dynamodb").put_item(TableName=TABLE, Item=item)
+    cloud.client("s3").put_object(Bucket=BUCKET, Key=f"runs/{run_id}/logs/000001/000000.log", Body=b"the first log")
     machine = new_machine(cloud.endpoint)
 
     machine.boot(rendered(values))
 
     assert machine.wait() == 137
     assert boot_report(cloud, run_id) == {"code": 0}
+    assert cloud.log(run_id) == "the first log"
     assert "could not be reported" not in machine.console()
     assert machine.halts() == ["-h now"]
 
