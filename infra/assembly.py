@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from infra.config import KEY, ROOT, BadConfig, host_architecture, host_python
 from infra.fingerprint import fingerprint
+from infra.host import ROOT, host_architecture, host_python
 
 STAMP = "spotrelay-assembly.json"
 
@@ -33,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     fresh = is_fresh(options.out, choices)
     built = False
     if not options.check and not (fresh and options.if_stale):
-        from infra.assets import BuildFailed  # a check needs neither boto3 nor the CDK
+        from infra.assets import BuildFailed  # a check needs nothing installed
+        from infra.config import BadConfig
 
         try:
             write_assembly(options.out, choices)
@@ -89,6 +90,8 @@ def _choices(architecture: str, python: str, context: Sequence[str]) -> dict[str
 
 
 def _context(choices: dict[str, Any]) -> dict[str, Any]:
+    from infra.config import KEY
+
     own = {f"{KEY}:architecture": choices["architecture"], f"{KEY}:python": choices["python"]}
     return {**own, **{f"{KEY}:{name}": value for name, value in choices["context"].items()}}
 

@@ -14,12 +14,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.config import ROOT, host_architecture, host_python
+from infra.host import ROOT, host_architecture, host_python
 from infra.models import trimmed_ec2_model
 
 LAMBDA_LOCK = ROOT / "infra" / "requirements" / "lambda.lock"
@@ -30,7 +31,8 @@ BUILDERS = ("infra/assets.py", "infra/models.py")
 
 PLATFORMS = {"arm64": "manylinux2014_aarch64", "x86_64": "manylinux2014_x86_64"}
 AGENT_SERVICES = ("dynamodb", "s3", "events", "sts", "ssm", "secretsmanager")
-EPOCH = 315532800  # 1980-01-01 UTC, the oldest time that a zip file can hold
+KEPT_S = 3 * 86400  # a build in the cache, since its last use
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest time that a zip file can hold
 MODELS = "models"  # in the bundle; where AWS_DATA_PATH points
 
 
@@ -53,10 +55,11 @@ class Target:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A directory to be zipped into a Lambda function."""
+    """What a Lambda function is made of."""
 
-    path: Path
-    digest: str  # of its contents and its target
+    tree: Path  # the files
+    archive: Path  # the same, zipped
+    digest: str  # of the files
     compiled: bool  # whether it carries byte code for its Python
 
 
@@ -75,17 +78,18 @@ def lambda_bundle(target: Target) -> Bundle:
     inputs = input_digest(LAMBDA_SOURCES, (LAMBDA_LOCK,), {**what, "compiled": compiler is not None, "sdk": _sdk()})
 
     def build(out: Path) -> None:
-        _install(LAMBDA_LOCK, out, target)
-        _copy_sources(LAMBDA_SOURCES, out)
-        _write_models(out / MODELS)
-        _prune(out)
+        tree = out / "tree"
+        _install(LAMBDA_LOCK, tree, target)
+        _copy_sources(LAMBDA_SOURCES, tree)
+        _write_models(tree / MODELS)
+        _prune(tree)
         if compiler is not None:
-            _compile(compiler, out)
-        _normalise(out)
+            _compile(compiler, tree)
+        write_zip(tree, out / "bundle.zip")
 
     name = f"lambda-{target.architecture}-{target.python.replace('.', '')}-{inputs[:24]}"
     path = _cached(name, build)
-    return Bundle(path, tree_digest(path), compiler is not None)
+    return Bundle(path / "tree", path / "bundle.zip", tree_digest(path / "tree"), compiler is not None)
 
 
 def agent_archive() -> Archive:
@@ -144,7 +148,7 @@ def write_zip(tree: Path, target: Path) -> None:
     """Pack a directory so that equal contents give equal bytes."""
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for path in sorted(p for p in tree.rglob("*") if p.is_file()):
-            entry = zipfile.ZipInfo(path.relative_to(tree).as_posix(), date_time=(1980, 1, 1, 0, 0, 0))
+            entry = zipfile.ZipInfo(path.relative_to(tree).as_posix(), date_time=EPOCH)
             entry.external_attr = 0o100644 << 16
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, path.read_bytes())
@@ -169,8 +173,10 @@ def _cached(name: str, build: Callable[[Path], None]) -> Path:
     """The finished build of this name, made now if it is not there; whole or not at all."""
     final = cache_directory() / name
     if final.is_dir():
+        os.utime(final)
         return final
     final.parent.mkdir(parents=True, exist_ok=True)
+    _forget_unused(final.parent)
     partial = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=final.parent))
     try:
         build(partial)
@@ -182,6 +188,13 @@ def _cached(name: str, build: Callable[[Path], None]) -> Path:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return final
+
+
+def _forget_unused(cache: Path) -> None:
+    """Remove builds that nobody has asked for in days: each change of a source leaves one behind."""
+    for build in cache.iterdir():
+        if build.stat().st_mtime < time.time() - KEPT_S:
+            shutil.rmtree(build, ignore_errors=True)
 
 
 def _install(lock: Path, out: Path, target: Target | None) -> None:
@@ -245,12 +258,6 @@ def _compile(python: str, out: Path) -> None:
     )
     if done.returncode != 0:
         raise BuildFailed(f"compiling the Lambda bundle failed:\n{(done.stdout + done.stderr)[-2000:]}")
-
-
-def _normalise(out: Path) -> None:
-    for path in (out, *out.rglob("*")):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-        os.utime(path, (EPOCH, EPOCH))
 
 
 def _digest_files(paths: Iterable[Path], root: Path, salt: str) -> str:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import platform
-import sys
 from collections.abc import Mapping
 from ipaddress import IPv4Network
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-ROOT = Path(__file__).resolve().parent.parent
+from infra.host import ROOT, host_architecture, host_python
+
 KEY = "spotrelay"  # of the context: one mapping, and `spotrelay:<key>` for a single value on the command line
 
 DEFAULT_IMAGE = "/aws/service/deeplearning/ami/x86_64/oss-nvidia-driver-gpu-pytorch-2.10-ubuntu-24.04/latest/ami-id"
@@ -95,7 +93,6 @@ class Config(_Part):
     runbook: str = "docs/runbook.md"
     protected: bool = True
     log_retention_days: Literal[1, 3, 5, 7, 14, 30, 60, 90, 180, 365] = 30
-    run_log_days: Annotated[int, Field(ge=1)] = 90
     concurrency: Annotated[int, Field(ge=2, le=1000)] = 50
     tags: dict[str, str] = Field(default_factory=dict)
 
@@ -143,16 +140,6 @@ class Config(_Part):
     def lambda_python(self) -> str:
         """Such as 3.13, with `host` resolved."""
         return host_python() if self.python == "host" else self.python
-
-
-def host_architecture() -> str:
-    """This machine's architecture, as Lambda names it."""
-    return "arm64" if platform.machine().lower() in ("arm64", "aarch64") else "x86_64"
-
-
-def host_python() -> str:
-    """The running interpreter's version, as Lambda names it."""
-    return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def read_config(context: Mapping[str, Any]) -> Config:

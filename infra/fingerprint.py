@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+from infra.host import ROOT
+
 SOURCES = ("infra", "handlers", "spotrelay/__init__.py", "spotrelay/core", "spotrelay/aws", "spotrelay/instance")
 FILES = ("cdk.json",)
 SUFFIXES = frozenset((".py", ".json", ".sh", ".lock", ".typed"))

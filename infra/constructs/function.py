@@ -67,7 +67,7 @@ class ControlFunction(Construct):
             runtime=aws_lambda.Runtime(f"python{config.lambda_python}", aws_lambda.RuntimeFamily.PYTHON),
             architecture=ARCHITECTURES[config.lambda_architecture],
             handler=handler,
-            code=aws_lambda.Code.from_asset(str(code.bundle.path), asset_hash=code.bundle.digest),
+            code=aws_lambda.Code.from_asset(str(code.bundle.archive), asset_hash=code.bundle.digest),
             environment={
                 **code.environment,
                 "AWS_DATA_PATH": f"$LAMBDA_TASK_ROOT/{MODELS}",

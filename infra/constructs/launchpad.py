@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from aws_cdk import CfnParameter, CfnTag, Fn, Stack, aws_ec2
 from constructs import Construct
 
-from infra.config import ROOT, Config, Network
+from infra.config import Config, Network
 from infra.constructs.launching import MANAGED, Pad
 from infra.constructs.network import Ground
+from infra.host import ROOT
 
 RESUME_SCRIPT = ROOT / "spotrelay" / "instance" / "resume.sh"
 IMAGE_PARAMETER = "InstanceImage"  # of the template; its value is the name of an SSM parameter

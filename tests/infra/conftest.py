@@ -20,9 +20,11 @@ Synthesise = Callable[..., dict[str, Template]]
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A Lambda bundle that holds nothing worth running."""
-    path = tmp_path_factory.mktemp("bundle")
-    (path / "empty.py").write_text("")
-    return Bundle(path, "0" * 64, True)
+    tree = tmp_path_factory.mktemp("bundle") / "tree"
+    tree.mkdir()
+    archive = tree.with_name("bundle.zip")
+    archive.write_bytes(b"PK")
+    return Bundle(tree, archive, "0" * 64, True)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import pytest
 
 from infra import assembly, node
 from infra.assets import interpreter
-from infra.config import ROOT, host_architecture, host_python
+from infra.host import ROOT, host_architecture, host_python
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +61,9 @@ def test_a_check_refuses_what_was_made_from_other_sources(made: Path, monkeypatc
     assert not assembly.is_fresh(made, assembly._choices("host", "host", []))
 
 
-def test_a_check_needs_neither_node_nor_the_cdk(made: Path) -> None:
+def test_a_check_needs_nothing_installed(made: Path) -> None:
     code = (
-        "import sys; sys.modules['aws_cdk'] = sys.modules['jsii'] = sys.modules['botocore'] = None\n"
+        "import sys; sys.modules.update(dict.fromkeys(('aws_cdk', 'jsii', 'botocore', 'pydantic')))\n"
         "from infra.assembly import main\n"
         f"sys.exit(main(['--out', {str(made)!r}, '--check']))"
     )

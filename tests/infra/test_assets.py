@@ -16,7 +16,7 @@ import pytest
 
 from infra import assets
 from infra.assets import Archive, Bundle, Target, agent_archive, interpreter, lambda_bundle
-from infra.config import ROOT, host_architecture, host_python
+from infra.host import ROOT, host_architecture, host_python
 from infra.models import OPERATIONS
 
 AARCH64, X86_64 = 183, 62  # e_machine of an ELF file
@@ -49,23 +49,27 @@ def archive() -> Archive:
 
 
 def test_the_bundle_holds_the_handlers_and_what_they_need(arm: Bundle) -> None:
-    names = {path.name for path in arm.path.iterdir()}
+    names = {path.name for path in arm.tree.iterdir()}
 
     assert {"handlers", "spotrelay", "aws_lambda_powertools", "pydantic", "pydantic_core", "models"} <= names
-    assert {p.name for p in (arm.path / "spotrelay").iterdir() if p.is_dir()} - {"__pycache__"} == {"core", "aws"}
+    assert {p.name for p in (arm.tree / "spotrelay").iterdir() if p.is_dir()} - {"__pycache__"} == {"core", "aws"}
 
 
 def test_the_bundle_holds_no_training_framework_and_no_sdk(arm: Bundle) -> None:
     heavy = ("torch", "numpy", "boto3", "botocore", "s3transfer", "urllib3", "ministack", "trainer_shim", "aws_cdk")
 
-    assert not [name for name in heavy if (arm.path / name).exists()]
-    assert _zipped_bytes(arm.path) < MOST_ZIPPED
+    assert not [name for name in heavy if (arm.tree / name).exists()]
+    assert arm.archive.stat().st_size < MOST_ZIPPED
 
 
 def test_what_scanners_look_for_is_kept(arm: Bundle) -> None:
-    kept = {path.parent.name.split("-")[0] for path in arm.path.glob("*.dist-info/METADATA")}
+    kept = {path.parent.name.split("-")[0] for path in arm.tree.glob("*.dist-info/METADATA")}
 
     assert {"pydantic", "pydantic_core", "aws_lambda_powertools"} <= kept
+
+
+def test_the_archive_holds_the_tree_and_nothing_else(arm: Bundle) -> None:
+    assert sorted(zipfile.ZipFile(arm.archive).namelist()) == sorted(_files(arm.tree))
 
 
 def test_every_module_has_its_byte_code(arm: Bundle) -> None:
@@ -74,7 +78,7 @@ def test_every_module_has_its_byte_code(arm: Bundle) -> None:
         return
 
     without = [
-        p for p in arm.path.rglob("*.py") if not (p.parent / "__pycache__" / f"{p.stem}.cpython-313.pyc").is_file()
+        p for p in arm.tree.rglob("*.py") if not (p.parent / "__pycache__" / f"{p.stem}.cpython-313.pyc").is_file()
     ]
 
     assert arm.compiled
@@ -82,13 +86,13 @@ def test_every_module_has_its_byte_code(arm: Bundle) -> None:
 
 
 def test_byte_code_is_never_compared_with_its_source(arm: Bundle) -> None:
-    flags = {int.from_bytes(path.read_bytes()[4:8], "little") for path in arm.path.rglob("*.pyc")}
+    flags = {int.from_bytes(path.read_bytes()[4:8], "little") for path in arm.tree.rglob("*.pyc")}
 
     assert flags <= {0b01}, "hash-based, and not checked at import"
 
 
 def test_architectures_differ_in_native_code_only(arm: Bundle, intel: Bundle) -> None:
-    one, other = _files(arm.path), _files(intel.path)
+    one, other = _files(arm.tree), _files(intel.tree)
 
     differing = {name for name in one.keys() | other.keys() if one.get(name) != other.get(name)}
 
@@ -101,7 +105,7 @@ def test_architectures_differ_in_native_code_only(arm: Bundle, intel: Bundle) ->
 def test_native_code_is_of_the_architecture_asked_for(name: str, machine: int, request: pytest.FixtureRequest) -> None:
     bundle: Bundle = request.getfixturevalue(name)
 
-    machines = {int.from_bytes(path.read_bytes()[18:20], "little") for path in bundle.path.rglob("*.so")}
+    machines = {int.from_bytes(path.read_bytes()[18:20], "little") for path in bundle.tree.rglob("*.so")}
 
     assert machines == {machine}
 
@@ -112,9 +116,10 @@ def test_building_twice_gives_equal_files(native: Bundle, tmp_path: Path, monkey
 
     again = lambda_bundle(Target(host_architecture(), host_python()))
 
-    assert again.path != native.path
-    assert _files(again.path) == _files(native.path)
+    assert again.tree != native.tree
+    assert _files(again.tree) == _files(native.tree)
     assert again.digest == native.digest
+    assert again.archive.read_bytes() == native.archive.read_bytes()
 
 
 def test_packing_the_agent_twice_gives_equal_bytes(
@@ -147,11 +152,11 @@ def test_each_handler_is_imported_from_the_bundle_by_a_python_with_nothing_else(
 ) -> None:
     code = f"import handlers.{module} as m, sys\nassert callable(m.handler)\nprint(m.__file__, 'torch' in sys.modules)"
 
-    answer = _run_clean([native.path, _managed_sdk(tmp_path)], code)
+    answer = _run_clean([native.tree, _managed_sdk(tmp_path)], code)
 
     assert answer.returncode == 0, answer.stderr
     file, torch = answer.stdout.split()
-    assert file.startswith((str(native.path), "/var/task"))
+    assert file.startswith((str(native.tree), "/var/task"))
     assert torch == "False"
 
 
@@ -163,10 +168,10 @@ def test_boto3_takes_the_small_model_of_ec2_from_the_bundle(native: Bundle, tmp_
     )
 
     answer = _run_clean(
-        [native.path, _managed_sdk(tmp_path)],
+        [native.tree, _managed_sdk(tmp_path)],
         code,
         AWS_DATA_PATH="$LAMBDA_TASK_ROOT/models",
-        LAMBDA_TASK_ROOT=str(native.path),
+        LAMBDA_TASK_ROOT=str(native.tree),
     )
 
     assert answer.returncode == 0, answer.stderr
@@ -229,12 +234,6 @@ def _files(root: Path) -> dict[str, str]:
         for path in root.rglob("*")
         if path.is_file()
     }
-
-
-def _zipped_bytes(root: Path) -> int:
-    import zlib
-
-    return sum(len(zlib.compress(path.read_bytes())) for path in root.rglob("*") if path.is_file())
 
 
 def _managed_sdk(folder: Path) -> Path:

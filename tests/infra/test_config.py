@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from infra.config import BadConfig, cdk_context, host_architecture, host_python, read_config
+from infra.config import BadConfig, cdk_context, read_config
+from infra.host import host_architecture, host_python
 
 
 def test_the_committed_context_works() -> None:

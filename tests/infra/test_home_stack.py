@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from handlers import settings
-from infra.config import ROOT
+from infra.host import ROOT
 from spotrelay.aws.places import parse_places
 from tests.infra.conftest import Synthesise
 from tests.infra.reading import REGION, Template
