@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from datetime import timedelta
 from enum import Enum
 from typing import Any, cast
@@ -80,6 +80,9 @@ def parse_spec(data: Any) -> Spec:
     if unknown:
         known = ", ".join(f.name for f in fields(Spec))
         raise InvalidInput(f"unknown key in the run spec: {', '.join(unknown)}. Known: {known}")
+    mistakes = _mistakes(Spec, data, "spec")
+    if mistakes:
+        raise InvalidInput("; ".join(mistakes))
     spec = from_json(Spec, data, "spec")
     problems = list(_problems(spec))
     if problems:
@@ -123,6 +126,24 @@ def _unknown_keys(kind: type, data: dict[str, Any], prefix: str) -> list[str]:
         inner = hints.get(key)
         if inner is not None and is_dataclass(inner) and isinstance(value, dict):
             found += _unknown_keys(cast(type, inner), value, f"{prefix}{key}.")
+    return found
+
+
+def _mistakes(kind: type, data: dict[str, Any], where: str) -> list[str]:
+    """Every value of the wrong type and every missing key; `from_json` would stop at the first."""
+    found = []
+    for each in fields(kind):
+        inner, path = field_types(kind)[each.name], f"{where}.{each.name}"
+        if each.name not in data:
+            if each.default is MISSING and each.default_factory is MISSING:
+                found.append(f"{path}: missing")
+        elif is_dataclass(inner) and isinstance(data[each.name], dict):
+            found += _mistakes(cast(type, inner), data[each.name], path)
+        else:
+            try:
+                from_json(cast(type, inner), data[each.name], path)
+            except InvalidInput as error:
+                found.append(str(error))
     return found
 
 

@@ -1,0 +1,211 @@
+"""`spotrelay doctor`: one look at each thing a run stands on, before a run finds out by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from spotrelay.console import exits
+from spotrelay.console.wiring import Where, clients_of
+from spotrelay.core.errors import Missing, SpotrelayError
+from spotrelay.core.placement import Pool, Rung
+
+if TYPE_CHECKING:
+    from spotrelay.aws.clients import Clients
+    from spotrelay.aws.stack import Stack
+
+SPOT_QUOTAS = {
+    "standard (c, m, r, t …)": "L-34B43A08",
+    "g and vt": "L-3819A6DF",
+    "p2, p3 and p4": "L-7212CCBC",
+    "p5": "L-C4BD4855",
+}
+DRY_RUN_TYPE = "c5.large"  # sold in every region; nothing is launched
+DRY_RUN = "DryRunOperation"  # EC2's code for "would have worked"
+NOT_LET_IN = frozenset({"UnauthorizedOperation", "AccessDenied", "AccessDeniedException"})
+
+
+@dataclass(frozen=True)
+class Check:
+    """What one look found."""
+
+    name: str
+    state: str  # "ok", "failed", or "unknown" when it could not be looked at
+    text: str
+    remedy: str = ""
+
+    @property
+    def line(self) -> str:
+        """For a person."""
+        sign = {"ok": "ok     ", "failed": "FAILED ", "unknown": "unknown"}[self.state]
+        return f"{sign} {self.name:<12} {self.text}" + (f" - {self.remedy}" if self.remedy else "")
+
+
+class Sick(Exception):
+    """A look found something wrong."""
+
+    def __init__(self, text: str, remedy: str) -> None:
+        super().__init__(text)
+        self.remedy = remedy
+
+
+class Unseen(Exception):
+    """A look could not be taken; that alone harms no run."""
+
+
+def exit_code(checks: list[Check]) -> int:
+    """0 when nothing failed; 4 when not even the stack was found; else 1."""
+    wrong = {check.name for check in checks if check.state == "failed"}
+    if wrong & {"credentials", "stack"}:
+        return exits.NO_STACK
+    return exits.FAILED if wrong else exits.OK
+
+
+def examine(where: Where) -> list[Check]:
+    """Every check in order; the later ones are left out when there is no stack to look at."""
+    try:
+        clients = clients_of(where)
+    except SpotrelayError as error:
+        return [Check("credentials", "failed", str(error))]
+    return list(checks(clients, where.stack))
+
+
+def checks(clients: Clients, name: str) -> Iterator[Check]:
+    """The checks one after the other."""
+    yield _look("credentials", lambda: _credentials(clients))
+    from spotrelay.aws.stack import find_stack
+
+    try:
+        stack = find_stack(clients.client("cloudformation"), name)
+    except SpotrelayError as error:
+        yield Check("stack", "failed", str(error), "npx cdk deploy, or name it with --stack and --region")
+        return
+    yield Check("stack", "ok", f"{stack.name} in {stack.region}, machines in {len(stack.places.zones)} zones")
+    looks: tuple[tuple[str, Callable[[Clients, Stack], str]], ...] = (
+        ("template", _templates),
+        ("subnets", _subnets),
+        ("quota", _quota),
+        ("bucket", _bucket),
+        ("table", _table),
+        ("switch", _switch),
+        ("launch", _dry_run),
+    )
+    for title, look in looks:
+        yield _look(title, partial(look, clients, stack))
+
+
+def _look(name: str, look: Callable[[], str]) -> Check:
+    from spotrelay.aws.failures import FAILURES, Kind, code_of, kind_of
+
+    try:
+        return Check(name, "ok", look())
+    except Sick as found:
+        return Check(name, "failed", str(found), found.remedy)
+    except Unseen as found:
+        return Check(name, "unknown", str(found))
+    except Missing as error:
+        return Check(name, "failed", str(error), "deploy the stack again")
+    except SpotrelayError as error:
+        return Check(name, "unknown", str(error))
+    except FAILURES as error:
+        if kind_of(error) is Kind.ACCESS and name != "credentials":
+            return Check(name, "unknown", f"you may not look at it ({code_of(error)})")
+        return Check(name, "failed", str(error), "log in again, then look here again" if name == "credentials" else "")
+
+
+def _credentials(clients: Clients) -> str:
+    who = clients.client("sts").get_caller_identity()
+    return f"{who['Arn']} in account {who['Account']}"
+
+
+def _templates(clients: Clients, stack: Stack) -> str:
+    for region, place in stack.places.regions.items():
+        answer = clients.client("ec2", region).describe_launch_template_versions(
+            LaunchTemplateId=place.launch_template, Versions=[place.version]
+        )
+        if not answer["LaunchTemplateVersions"]:
+            what = f"{place.launch_template} in {region} has no version {place.version}"
+            raise Sick(what, "deploy the stack again")
+    return ", ".join(f"{p.launch_template} version {p.version} in {r}" for r, p in stack.places.regions.items())
+
+
+def _subnets(clients: Clients, stack: Stack) -> str:
+    for region, place in stack.places.regions.items():
+        wanted = sorted(place.subnets.values())
+        if not wanted:
+            raise Sick(f"no subnet in {region}", "give the stack a network with a subnet in each zone")
+        found = clients.client("ec2", region).describe_subnets(SubnetIds=wanted)["Subnets"]
+        full = [s["SubnetId"] for s in found if s.get("AvailableIpAddressCount", 1) < 1]
+        if full:
+            raise Sick(f"{', '.join(full)} in {region} has no free address", "end what is left over there")
+    return ", ".join(zone for _, zone in stack.places.zones)
+
+
+def _quota(clients: Clients, stack: Stack) -> str:
+    from spotrelay.aws.failures import FAILURES, code_of
+
+    told = []
+    for family, code in SPOT_QUOTAS.items():
+        try:
+            quota = clients.client("service-quotas").get_service_quota(ServiceCode="ec2", QuotaCode=code)["Quota"]
+        except FAILURES as error:
+            raise Unseen(f"the Spot quotas cannot be read ({code_of(error)})") from error
+        told.append((family, float(quota["Value"])))
+    if not any(value for _, value in told):
+        raise Sick(f"every Spot quota in {stack.region} is 0 vCPUs", "ask for more under Service Quotas, Amazon EC2")
+    return "; ".join(f"{family}: {value:g} vCPUs" for family, value in told)
+
+
+def _bucket(clients: Clients, stack: Stack) -> str:
+    s3 = clients.client("s3")
+    s3.head_bucket(Bucket=stack.bucket)
+    if s3.get_bucket_versioning(Bucket=stack.bucket).get("Status") != "Enabled":
+        what = f"{stack.bucket} is not versioned: a checkpoint could be overwritten"
+        raise Sick(what, "somebody changed it; deploy the stack again")
+    return f"{stack.bucket}, versioned"
+
+
+def _table(clients: Clients, stack: Stack) -> str:
+    described = clients.client("dynamodb").describe_table(TableName=stack.table)["Table"]
+    if described["TableStatus"] not in ("ACTIVE", "UPDATING"):
+        raise Sick(f"{stack.table} is {described['TableStatus']}", "wait for it, or restore it")
+    return f"{stack.table}, {described['TableStatus'].lower()}"
+
+
+def _switch(clients: Clients, stack: Stack) -> str:
+    from spotrelay.aws.switch import SsmSwitch
+
+    if not SsmSwitch(clients.client("ssm"), stack.switch).launches_allowed():
+        how = f"aws ssm put-parameter --overwrite --name {stack.switch} --value on"
+        raise Sick("launches are switched off", how)
+    return "launches are allowed"
+
+
+def _dry_run(clients: Clients, stack: Stack) -> str:
+    from botocore.exceptions import ClientError
+
+    from spotrelay.aws.failures import code_of
+
+    region, zone = stack.places.zones[0]
+    request = _fleet_request(stack, Pool(region, zone, DRY_RUN_TYPE))
+    try:
+        clients.launcher(region).create_fleet(**request, DryRun=True)
+    except ClientError as error:
+        code = code_of(error)
+        if code == DRY_RUN:
+            return f"a launch in {zone} would be let through"
+        if code in NOT_LET_IN:
+            raise Unseen(f"you may not launch yourself ({code}); the stack's own role still may") from error
+        raise Sick(
+            f"a launch in {zone} would be refused: {error}", "mend what it names, then look here again"
+        ) from error
+    raise Sick("EC2 ignored the dry run", f"look for a machine tagged spotrelay:run=doctor in {region} and end it")
+
+
+def _fleet_request(stack: Stack, pool: Pool) -> dict[str, Any]:
+    from spotrelay.aws import fleet
+
+    request = fleet.prepare(stack.places, stack.name, "doctor", 1, 1, Rung((pool,), "dry run"))
+    return dict(request["CreateFleet"])

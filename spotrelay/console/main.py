@@ -1,0 +1,203 @@
+"""The commands and their options. Each one says here what it takes, and elsewhere what it does."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spotrelay.console import exits, wiring
+from spotrelay.console.output import as_json, aside, entry_line, tell
+from spotrelay.core.errors import SpotrelayError
+
+EPILOG = (
+    "Exit codes: 0 done · 1 the run or a check failed · 2 wrong option, spec or code directory · 3 unknown run · "
+    "4 no credentials, stack or table · 5 refused, the run has ended or the id is taken · "
+    "6 AWS did not answer, try again · 130 interrupted"
+)
+app = typer.Typer(
+    help="Training runs that outlive EC2 Spot machines.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+StackOption = Annotated[str, typer.Option("--stack", envvar="SPOTRELAY_STACK", help="Name of the deployed stack.")]
+RegionOption = Annotated[str | None, typer.Option("--region", help="The stack's home region; else AWS_REGION.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON for scripts, with stable keys.")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run.")]
+FollowOption = Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")]
+
+
+@app.command()
+def submit(
+    spec: Annotated[Path, typer.Argument(metavar="SPEC.yaml", help="The run's spec.")],
+    code: Annotated[Path | None, typer.Option("--code", help="Directory to pack, upload and run in.")] = None,
+    run_id: Annotated[str | None, typer.Option("--run-id", help="Id of the run; made from the file's name.")] = None,
+    failover: Annotated[bool, typer.Option("--failover/--no-failover", help="Go on elsewhere after a loss.")] = True,
+    stack: StackOption = wiring.DEFAULT_STACK,
+    region: RegionOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Submit a run."""
+    from spotrelay.console import submit as work
+
+    submission = work.prepare(spec, code, run_id, failover)
+    run = work.send(submission, wiring.connect(wiring.Where(stack, region)))
+    files = len(submission.bundle.files) if submission.bundle else 0
+    if json:
+        tell(as_json({"run_id": run.run_id, "status": run.status.value, "code_key": run.spec.code_key, "files": files}))
+        return
+    sent = f" with {files} files of code" if files else ""
+    tell(f"run {run.run_id} is submitted{sent}. Watch it: spotrelay events {run.run_id} --follow")
+
+
+@app.command()
+def status(
+    run_id: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Id of a run; all of them without.")] = None,
+    most: Annotated[int, typer.Option("--most", min=1, help="Runs to list.")] = 50,
+    stack: StackOption = wiring.DEFAULT_STACK,
+    region: RegionOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List the runs, or look at one closely. Exit code 1 if that one has failed or was cancelled."""
+    from spotrelay.console import status as work
+
+    services = wiring.connect(wiring.Where(stack, region))
+    now = services.clock.now()
+    if run_id is None:
+        runs = work.listed(services, most)
+        if json:
+            tell(as_json(runs))
+        else:
+            work.show_list(runs, now)
+        return
+    run = services.runs.load(run_id)
+    about = work.closely(run, now)
+    if json:
+        tell(as_json(about))
+    else:
+        work.show(about, run, now)
+    raise typer.Exit(exits.FAILED if work.failed(run) else exits.OK)
+
+
+@app.command()
+def events(
+    run_id: RunArgument,
+    follow: FollowOption = False,
+    stack: StackOption = wiring.DEFAULT_STACK,
+    region: RegionOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show the timeline of a run, each line with its reason."""
+    from spotrelay.console import events as work
+    from spotrelay.console.status import failed
+
+    services = wiring.connect(wiring.Where(stack, region))
+    for entry in work.entries(services, run_id, follow):
+        tell(as_json(entry) if json else entry_line(entry))
+    if follow:
+        raise typer.Exit(exits.FAILED if failed(services.runs.load(run_id)) else exits.OK)
+
+
+@app.command()
+def logs(
+    run_id: RunArgument,
+    attempt: Annotated[int | None, typer.Option("--attempt", min=1, help="Only this attempt.")] = None,
+    follow: FollowOption = False,
+    stack: StackOption = wiring.DEFAULT_STACK,
+    region: RegionOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show what the program printed, attempt by attempt."""
+    from spotrelay.console import logs as work
+
+    services = wiring.connect(wiring.Where(stack, region))
+    shown: int | None = None
+    for chunk in work.chunks(services, run_id, attempt, follow):
+        if json:
+            tell(as_json(chunk))
+            continue
+        if chunk.attempt != shown:
+            aside(f"--- attempt {chunk.attempt}")
+        shown = chunk.attempt
+        sys.stdout.write(chunk.text)
+        sys.stdout.flush()
+
+
+@app.command()
+def cancel(
+    run_id: RunArgument,
+    reason: Annotated[str, typer.Option("--reason", help="Why; it stands in the timeline.")] = "cancelled by its user",
+    stack: StackOption = wiring.DEFAULT_STACK,
+    region: RegionOption = None,
+    json: JsonOption = False,
+) -> None:
+    """End a run; what it has committed stays. Exit code 5 if it has ended already."""
+    from spotrelay.console import cancel as work
+
+    run, news = work.cancel(wiring.connect(wiring.Where(stack, region)), run_id, reason)
+    if json:
+        tell(as_json({"run_id": run_id, "status": run.status.value, "news": news}))
+        return
+    if run.status.final:
+        tell(f"run {run_id} is cancelled: it had no machine")
+    elif news:
+        tell(f"run {run_id} is being cancelled: its machine is ended within moments")
+    else:
+        tell(f"run {run_id} was asked to end before: {run.outcome_why or run.cancel_why}")
+
+
+@app.command()
+def doctor(
+    stack: StackOption = wiring.DEFAULT_STACK,
+    region: RegionOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Check credentials, stack, template, quota, subnets, bucket, table, switch, and a launch that launches nothing."""
+    from spotrelay.console import doctor as work
+
+    checks = work.examine(wiring.Where(stack, region))
+    for check in checks:
+        tell(as_json(check) if json else check.line)
+    raise typer.Exit(work.exit_code(checks))
+
+
+@app.command()
+def demo(
+    home: Annotated[Path, typer.Option("--home", help="The only folder that is written to.")] = Path(".spotrelay/demo"),
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Training steps.")] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="Few steps of a tiny model.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the cloud's files in the folder too.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Train a small GPT on this machine, reclaim its machine five times, and prove that nothing was lost."""
+    from spotrelay.console.demo import command
+
+    raise typer.Exit(command.run(command.Options(home, steps, fast, keep, json)))
+
+
+def main() -> None:
+    """Entry point of the `spotrelay` command."""
+    try:
+        app()
+    except SpotrelayError as error:
+        _explain(error)
+        sys.exit(exits.exit_code(error))
+    except BrokenPipeError:  # `spotrelay events … | head`
+        sys.stderr.close()
+        sys.exit(exits.OK)
+
+
+def _explain(error: SpotrelayError) -> None:
+    if "--json" in sys.argv[1:]:
+        tell(as_json({"error": type(error).__name__, "message": str(error), "exit_code": exits.exit_code(error)}))
+    else:
+        aside(f"spotrelay: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""`spotrelay submit`: check the spec, upload the code, write the run, tell the control plane."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from spotrelay.console.bundle import Bundle, pack
+from spotrelay.console.exits import AlreadyEnded
+from spotrelay.console.output import aside
+from spotrelay.console.specfile import read_spec
+from spotrelay.console.wiring import Services
+from spotrelay.core.errors import AlreadyExists, InvalidInput, OutcomeUnknown, SpotrelayError
+from spotrelay.core.run import Run, note
+from spotrelay.core.spec import Spec, checked_run_id, pools_of
+
+SUBMITTED = "Run Submitted"
+NAME_LENGTH = 30
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What will be sent: checked, and nothing sent yet."""
+
+    run_id: str
+    spec: Spec
+    bundle: Bundle | None
+
+
+def prepare(path: Path, code: Path | None, run_id: str | None, failover: bool) -> Submission:
+    """Read and check everything that can be checked on this machine.
+
+    Raises:
+        InvalidInput: the spec, the code directory or the id is wrong; nothing was sent.
+    """
+    spec = read_spec(path)
+    chosen = checked_run_id(run_id) if run_id else _new_id(path)
+    bundle = None
+    if code is not None:
+        if spec.code_key or spec.image:
+            pinned = "code_key" if spec.code_key else "image"
+            raise InvalidInput(f"{path} pins {pinned} already: leave that out, or leave out --code")
+        bundle = pack(code)
+        spec = replace(spec, code_key=bundle.key, code_digest=bundle.digest)
+    if not failover:
+        spec = replace(spec, failover=False)
+    return Submission(chosen, spec, bundle)
+
+
+def send(submission: Submission, services: Services) -> Run:
+    """Upload the code, then create the run, then tell; a lost reply is read back.
+
+    Raises:
+        InvalidInput: no pool of the spec is within the stack's reach; nothing was sent.
+        AlreadyExists: the id is taken.
+    """
+    pools = pools_of(submission.spec, services.zones)
+    if not pools:
+        known = ", ".join(zone for _, zone in services.zones) or "none"
+        wanted = ", ".join(submission.spec.zones) or "every zone"
+        raise InvalidInput(f"the spec wants {wanted}, and stack {services.stack} has subnets in: {known}")
+    if submission.bundle is not None:
+        _upload(submission.bundle, services)
+    now = services.clock.now()
+    run = Run(submission.run_id, submission.spec, created_at=now, due_at=now)
+    run = note(run, "submitted", f"submitted; {len(pools)} pools are allowed", now)
+    _create(run, services)
+    hint(services, SUBMITTED, run_id=run.run_id)
+    return run
+
+
+def hint(services: Services, kind: str, **detail: str) -> None:
+    """Tell the control plane at once; if that fails the sweep finds the fact within a minute."""
+    try:
+        services.publisher.publish(kind, detail)
+    except SpotrelayError as error:
+        aside(f"recorded, but the control plane could not be told ({error}); its sweep finds it within a minute")
+
+
+def _upload(bundle: Bundle, services: Services) -> None:
+    try:
+        services.objects.put(bundle.key, bundle.data)
+    except AlreadyExists:
+        found = services.objects.head(bundle.key)
+        if found.size != len(bundle.data):
+            raise InvalidInput(
+                f"{bundle.key} is in the bucket with {found.size} bytes, and {len(bundle.data)} are right: "
+                "an outside hand has changed it; remove that object and submit again"
+            ) from None
+
+
+def _create(run: Run, services: Services) -> None:
+    try:
+        services.runs.create(run)
+    except OutcomeUnknown:
+        if services.runs.load(run.run_id).created_at != run.created_at:
+            raise
+
+
+def _new_id(path: Path) -> str:
+    name = re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-")[:NAME_LENGTH].strip("-") or "run"
+    return checked_run_id(f"{name}-{secrets.token_hex(3)}")
+
+
+def refuse_if_over(run: Run) -> None:
+    """Stop a command that would change a run which does not change any more.
+
+    Raises:
+        AlreadyEnded: it has.
+    """
+    if run.status.final:
+        why = f" ({run.outcome_why})" if run.outcome_why else ""
+        raise AlreadyEnded(f"run {run.run_id} has ended already: {run.status.value}{why}. Nothing was changed")
