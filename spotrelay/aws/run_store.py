@@ -14,7 +14,7 @@ from spotrelay.aws.reading import load_run
 from spotrelay.aws.table import ABSENT, Condition, ConditionFailed, Table
 from spotrelay.core import lease as rules
 from spotrelay.core.checkpoint import Verdict
-from spotrelay.core.errors import AlreadyExists, LostRace, OutcomeUnknown, UnknownRun
+from spotrelay.core.errors import AlreadyExists, Contention, LostRace, OutcomeUnknown, Unavailable, UnknownRun
 from spotrelay.core.lease import Lease
 from spotrelay.core.run import Entry, Run
 
@@ -40,8 +40,8 @@ class DynamoRunStore:
             self._table.transact(actions, doing)
         except ConditionFailed as error:
             raise AlreadyExists(taken) from error
-        except OutcomeUnknown:
-            row = self._row(run.run_id, doing)
+        except OutcomeUnknown as error:
+            row = self._read_back(run.run_id, error)
             if row is None:
                 raise
             if row["writer"]["S"] != writer:
@@ -60,8 +60,8 @@ class DynamoRunStore:
             self._write(before, after, writer, doing)
         except ConditionFailed as error:
             _expect_ours(before, error.found, writer)
-        except OutcomeUnknown:
-            row = self._row(before.run_id, doing)
+        except OutcomeUnknown as error:
+            row = self._read_back(before.run_id, error)
             if row is not None and int(row["version"]["N"]) == before.version:
                 raise  # it may still be on its way
             _expect_ours(before, row, writer)
@@ -120,6 +120,13 @@ class DynamoRunStore:
 
     def _row(self, run_id: str, doing: str) -> layout.Item | None:
         return self._table.get(layout.run_key(run_id), layout.ROW, doing)
+
+    def _read_back(self, run_id: str, doubt: OutcomeUnknown) -> layout.Item | None:
+        """The row as it stands after a write without an answer; the doubt itself while nobody answers."""
+        try:
+            return self._row(run_id, f"reading run {run_id} back")
+        except (Unavailable, Contention) as error:
+            raise doubt from error
 
     def _write(self, before: Run, after: Run, writer: str, doing: str) -> None:
         item = layout.run_item(after, writer)

@@ -89,6 +89,17 @@ def test_a_save_that_nobody_answered_while_another_won_is_a_lost_race(
         runs.save(before, changed(before, news))
 
 
+def test_a_save_stays_unknown_while_nobody_answers_the_reading_back(
+    runs: DynamoRunStore, calm: DynamoRunStore, dynamodb: Any
+) -> None:
+    before = created(calm)
+    lose_replies(dynamodb, "PutItem")
+    lose_requests(dynamodb, "GetItem")
+
+    with pytest.raises(OutcomeUnknown):
+        runs.save(before, changed(before, news=False))
+
+
 def test_two_equal_saves_are_not_mistaken_for_one(runs: DynamoRunStore, calm: DynamoRunStore) -> None:
     before = created(calm)
     calm.save(before, changed(before, news=False))

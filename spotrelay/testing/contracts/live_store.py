@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
+from itertools import count
 
 import pytest
 
@@ -262,26 +264,28 @@ class LiveStoreContract:
             begun = threading.Event()
 
             def zombie(run_id: str = run.run_id, begun: threading.Event = begun) -> int:
-                for save in range(1, 1000):
+                until = time.monotonic() + LINE_S
+                for save in count(1):
+                    assert time.monotonic() < until, "never fenced"
                     try:
                         _commit(stores, new_commit(run_id, 1, save), "i-1")
                     except Fenced:
                         begun.set()
                         return save - 1
                     begun.set()
-                raise AssertionError("never fenced")
+                raise AssertionError("unreachable: saves never end")
 
             def plane(run_id: str = run.run_id, begun: threading.Event = begun, seen: list[int] = seen) -> int:
                 assert begun.wait(LINE_S)
                 persistent(lambda: stores.runs.fence(run_id, 2))
-                seen.extend(c.id.save for c in stores.live.checkpoints(run_id, limit=1000))
+                seen.extend(c.id.save for c in stores.live.checkpoints(run_id, limit=10**6))
                 _take(stores, run_id, 2, "i-2")
                 _commit(stores, new_commit(run_id, 2, 1), "i-2")
                 return 0
 
             committed, _ = race([zombie, plane])
 
-            ids = [checkpoint.id for checkpoint in stores.live.checkpoints(run.run_id, limit=1000)]
+            ids = [checkpoint.id for checkpoint in stores.live.checkpoints(run.run_id, limit=10**6)]
             assert sorted(i.save for i in ids if i.generation == 1) == sorted(seen)
             assert committed == len(seen)
             assert sum(i.generation == 2 for i in ids) == 1

@@ -256,12 +256,13 @@ class RunStoreContract:
 
     def test_claims_repeated_after_every_lost_race_add_up(self, stores: Stores, rounds: int) -> None:
         run = created(stores)
+        each = 2 + rounds // 10
 
-        outcomes = race([lambda: _claim(stores.runs, run.run_id, rounds)] * RACERS)
+        outcomes = race([lambda: _claim(stores.runs, run.run_id, each)] * RACERS)
 
         assert outcomes == [None] * RACERS
         total = stores.runs.load(run.run_id)
-        assert (total.launches, total.version) == (RACERS * rounds, 1 + RACERS * rounds)
+        assert (total.launches, total.version) == (RACERS * each, 1 + RACERS * each)
 
     def test_of_many_creations_of_one_run_exactly_one_wins(self, stores: Stores, rounds: int) -> None:
         for _ in range(rounds):
