@@ -25,6 +25,7 @@ from spotrelay.core.run import Run
 
 MOST_DUE = 5_000  # runs taken up by one sweep; the next one takes the rest
 WHOLE = 200  # up to this many machines, every sweep compares each with its run
+TOGETHER = 20  # due runs that are queued for the same moment; a crowd of them is spread over half a minute
 TURNS = 10  # beyond it, each machine's turn comes in one sweep out of ten
 
 
@@ -69,11 +70,13 @@ def sweep(plane: ControlPlane) -> dict[str, Any]:
 
 def _take_up(due: list[str], plane: ControlPlane, guarded: Callable[[str, Callable[[], Any]], Any]) -> None:
     queue = plane.runs_queue
-    if queue is not None:
-        guarded("runs queue", lambda: queue.send(due))
+    if queue is None:
+        for run_id in due:
+            guarded(f"run {run_id}", partial(respond, plane, run_id))
         return
-    for run_id in due:
-        guarded(f"run {run_id}", partial(respond, plane, run_id))
+    window = plane.site.timings.watch / 2
+    for start in range(0, len(due), TOGETHER):
+        guarded("runs queue", partial(queue.send, due[start : start + TOGETHER], window * (start / len(due))))
 
 
 def _compare(machine: Machine, crowd: int, plane: ControlPlane) -> None:

@@ -66,6 +66,17 @@ def test_due_runs_go_onto_their_queue(world: World) -> None:
     assert not world.machines.machines
 
 
+def test_a_crowd_of_due_runs_is_spread_over_half_a_minute(world: World) -> None:
+    for number in range(50):
+        world.submit(f"run-{number}")
+    queue = ListQueue()
+
+    world.sweep(plane=replace(world.plane, runs_queue=queue))
+
+    assert sorted(set(queue.after)) == [timedelta(seconds=0), timedelta(seconds=12), timedelta(seconds=24)]
+    assert len(set(queue.sent)) == 50
+
+
 def test_what_the_sweep_sends_is_understood_by_the_function_behind_the_queue(world: World) -> None:
     from handlers.batch import serve
     from handlers.kinds import FROM_US
