@@ -18,6 +18,7 @@ from spotrelay.core.row import decode_run, decode_value, encode_run, encode_valu
 from spotrelay.core.run import Entry, Run
 
 K = TypeVar("K", int, CheckpointId)
+V = TypeVar("V")
 
 NEWEST = 20  # checkpoints read with a run
 SIGNS = 8  # heartbeats and reports read with a run
@@ -26,7 +27,8 @@ SIGNS = 8  # heartbeats and reports read with a run
 class MemoryStore:
     """A `RunStore` and a `LiveStore`: give the same object to both sides.
 
-    Everything is kept as text, so that nobody can change a stored value through a reference.
+    Rows are kept as text, so that nobody can change one through a reference; everything else has
+    been text once, so that what has no JSON form is found here and not on AWS.
     """
 
     def __init__(self) -> None:
@@ -36,10 +38,10 @@ class MemoryStore:
         self._created: dict[str, datetime] = {}
         self._leases: dict[str, Lease] = {}
         self._entries: dict[str, list[str]] = {}
-        self._verdicts: defaultdict[str, dict[CheckpointId, str]] = defaultdict(dict)
-        self._commits: defaultdict[str, dict[CheckpointId, str]] = defaultdict(dict)
-        self._beats: defaultdict[str, dict[int, str]] = defaultdict(dict)
-        self._reports: defaultdict[str, dict[int, str]] = defaultdict(dict)
+        self._verdicts: defaultdict[str, dict[CheckpointId, Verdict]] = defaultdict(dict)
+        self._commits: defaultdict[str, dict[CheckpointId, Commit]] = defaultdict(dict)
+        self._beats: defaultdict[str, dict[int, Heartbeat]] = defaultdict(dict)
+        self._reports: defaultdict[str, dict[int, ExitReport]] = defaultdict(dict)
         self._machines: dict[str, str] = {}
 
     # as a RunStore
@@ -61,12 +63,8 @@ class MemoryStore:
             return replace(
                 run,
                 lease=self._leases[run_id],
-                heartbeats=tuple(
-                    decode_value(Heartbeat, text, "heartbeat") for text in _newest(self._beats[run_id], SIGNS)
-                ),
-                reports=tuple(
-                    decode_value(ExitReport, text, "report") for text in _newest(self._reports[run_id], SIGNS)
-                ),
+                heartbeats=_newest(self._beats[run_id], SIGNS),
+                reports=_newest(self._reports[run_id], SIGNS),
                 checkpoints=self.checkpoints(run_id, NEWEST),
             )
 
@@ -88,9 +86,9 @@ class MemoryStore:
         """Write what a verification found; a condemned checkpoint stays condemned."""
         with self._lock:
             self._version(run_id)
-            old = self._verdict(run_id, verdict.id)
+            old = self._verdicts[run_id].get(verdict.id)
             if old is None or old.ok or not verdict.ok:
-                self._verdicts[run_id][verdict.id] = encode_value(verdict)
+                self._verdicts[run_id][verdict.id] = _wired(verdict)
 
     def run_of(self, instance_id: str) -> str | None:
         """The run that this machine belongs to."""
@@ -140,7 +138,7 @@ class MemoryStore:
         with self._lock:
             lease = self.read_lease(commit.run_id)
             existing = self._commits[commit.run_id].get(commit.id)
-            if existing == encode_value(commit):
+            if existing == commit:
                 return
             if existing is not None:
                 raise AlreadyExists(f"run {commit.run_id}: another checkpoint was committed as {commit.id}")
@@ -153,24 +151,24 @@ class MemoryStore:
                 raise AlreadyExists(
                     f"run {commit.run_id}: checkpoint {commit.generation}.{lease.save} was committed before {commit.id}"
                 )
-            self._commits[commit.run_id][commit.id] = encode_value(commit)
+            self._commits[commit.run_id][commit.id] = _wired(commit)
             self._leases[commit.run_id] = replace(lease, save=commit.save)
 
     def checkpoints(self, run_id: str, limit: int = NEWEST) -> tuple[Checkpoint, ...]:
         """The newest checkpoints with their verdicts, newest first."""
         with self._lock:
-            commits = [decode_value(Commit, text, "commit") for text in _newest(self._commits[run_id], limit)]
-            return tuple(Checkpoint(commit, self._verdict(run_id, commit.id)) for commit in commits)
+            newest = _newest(self._commits[run_id], limit)
+            return tuple(Checkpoint(commit, self._verdicts[run_id].get(commit.id)) for commit in newest)
 
     def beat(self, heartbeat: Heartbeat) -> None:
         """Write the newest sign of life."""
         with self._lock:
-            self._beats[heartbeat.run_id][heartbeat.generation] = encode_value(heartbeat)
+            self._beats[heartbeat.run_id][heartbeat.generation] = _wired(heartbeat)
 
     def report(self, report: ExitReport) -> None:
         """Write how the program ended; the first report of an attempt stays."""
         with self._lock:
-            self._reports[report.run_id].setdefault(report.generation, encode_value(report))
+            self._reports[report.run_id].setdefault(report.generation, _wired(report))
 
     # beneath both
 
@@ -197,10 +195,10 @@ class MemoryStore:
             self._leases[run_id] = rule(self.read_lease(run_id))
             return self._leases[run_id]
 
-    def _verdict(self, run_id: str, checkpoint: CheckpointId) -> Verdict | None:
-        text = self._verdicts[run_id].get(checkpoint)
-        return None if text is None else decode_value(Verdict, text, "verdict")
+
+def _newest(items: Mapping[K, V], limit: int) -> tuple[V, ...]:
+    return tuple(items[key] for key in sorted(items, reverse=True)[:limit])
 
 
-def _newest(items: Mapping[K, str], limit: int) -> list[str]:
-    return [items[key] for key in sorted(items, reverse=True)[:limit]]
+def _wired(value: V) -> V:
+    return decode_value(type(value), encode_value(value), type(value).__name__)
