@@ -7,7 +7,7 @@ what should be rather than what to change.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from handlers.control import ControlPlane
 from handlers.settings import TERMINATE_FAILED
@@ -115,6 +115,6 @@ def _verify(checkpoints: tuple[Checkpoint, ...], run: Run, plane: ControlPlane) 
 
 
 def _checked_at(run: Run, plane: ControlPlane) -> datetime:
-    """Now; not before the moment that asked for it, which another function's clock may have told."""
+    """Now; later than the moment that asked for it, which another function's clock may have told."""
     now = plane.clock.now()
-    return max(now, run.recheck_after) if run.recheck_after is not None else now
+    return max(now, run.recheck_after + timedelta(microseconds=1)) if run.recheck_after is not None else now

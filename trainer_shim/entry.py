@@ -116,7 +116,8 @@ def choose(gate: Gate, damaged: frozenset[CheckpointId]) -> Checkpoint | None:
         run = gate.call(lambda: gate.ports.store.read_run(gate.identity.run_id))
         found = _sound(gate, run, damaged)
         candidate = resume_candidate(found)
-        settled = not awaiting_verification(found) and _fresh(candidate, run.recheck_after)
+        stale = candidate is not None and candidate.is_stale(run.recheck_after)
+        settled = not awaiting_verification(found) and not stale
         if settled or time.monotonic() >= deadline:
             return candidate or _beginning(run, found, damaged, gate.identity)
         gate.pulse.set(phase=Phase.WAITING)
@@ -128,13 +129,6 @@ def _sound(gate: Gate, run: Run, damaged: frozenset[CheckpointId]) -> tuple[Chec
     if found and resume_candidate(found) is None:
         found = gate.call(lambda: gate.ports.store.checkpoints(run.run_id, MANY))
     return tuple(c for c in found if c.id not in damaged)
-
-
-def _fresh(candidate: Checkpoint | None, recheck_after: datetime | None) -> bool:
-    if candidate is None or recheck_after is None:
-        return True
-    checked_at = candidate.verdict.checked_at if candidate.verdict else None
-    return checked_at is not None and checked_at >= recheck_after
 
 
 def _beginning(

@@ -177,6 +177,11 @@ class Checkpoint:
         """Whether a run may ever be resumed from it, once it is verified."""
         return not self.condemned and self.commit.health is not Health.BAD
 
+    def is_stale(self, recheck_after: datetime | None) -> bool:
+        """Whether a machine was lost since it was last compared with S3: then it is compared again first."""
+        checked_at = self.verdict.checked_at if self.verdict else None
+        return recheck_after is not None and (checked_at is None or checked_at <= recheck_after)
+
     @property
     def state(self) -> str:
         """One word for a person: committed, verified or condemned."""

@@ -262,14 +262,9 @@ def _verify(run: Run, now: datetime, site: Site) -> Decision | None:
     if waiting:
         return Verify(_newest_first(waiting), "committed, not yet compared with S3")
     candidate = resume_candidate(run.checkpoints)
-    if candidate is None or not _stale(run, candidate) or run.outcome is not None:
+    if candidate is None or not candidate.is_stale(run.recheck_after) or run.outcome is not None:
         return None
     return Verify((candidate,), "the machine was lost since it was last compared with S3")
-
-
-def _stale(run: Run, checkpoint: Checkpoint) -> bool:
-    checked = checkpoint.verdict.checked_at if checkpoint.verdict else None
-    return run.recheck_after is not None and (checked is None or checked < run.recheck_after)
 
 
 def _newest_first(checkpoints: tuple[Checkpoint, ...]) -> tuple[Checkpoint, ...]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 
-from hypothesis import HealthCheck, Phase as Stage, settings
+from hypothesis import HealthCheck, settings
+from hypothesis import Phase as Stage
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from spotrelay.core.live import Phase
 from spotrelay.core.run import AttemptState
 from spotrelay.testing import Fault
 from tests.histories.trainer import Trainer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from spotrelay.core.checkpoint import Commit, resume_candidate
+from spotrelay.core.checkpoint import Commit, awaiting_verification, resume_candidate
 from spotrelay.core.errors import Fenced, LeaseHeld, SpotrelayError
 from spotrelay.core.live import EXIT_DRAINED, ExitReport, Heartbeat, Phase
 from spotrelay.core.ports import LiveStore
@@ -80,15 +80,11 @@ class Trainer:
             run = self.store.read_run(self.run_id)
         except SpotrelayError:
             return
-        fresh = run.recheck_after
-        usable = [c for c in run.checkpoints if c.usable]
-        newest = max(usable, key=lambda c: c.id, default=None)
-        if newest is not None and newest.pending:
-            return
-        checked = newest.verdict.checked_at if newest and newest.verdict else None
-        if newest is not None and fresh is not None and (checked is None or checked < fresh):
+        if awaiting_verification(run.checkpoints):
             return
         chosen = resume_candidate(run.checkpoints)
+        if chosen is not None and chosen.is_stale(run.recheck_after):
+            return
         if chosen is not None:
             self.step = self.resumed_from = chosen.commit.step
             self.resumed_checkpoint = str(chosen.id)
