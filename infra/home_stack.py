@@ -15,7 +15,7 @@ from infra.constructs.alarms import Alarms, per
 from infra.constructs.events import EC2_EVENTS, OUR_EVENTS, OUR_SOURCE, STATUS_SOURCE, HomeBus
 from infra.constructs.function import Code
 from infra.constructs.identity import InstanceIdentity
-from infra.constructs.launching import Pad, grant_describe, grant_identity, grant_launch, grant_terminate
+from infra.constructs.launching import LaunchRights, Pad
 from infra.constructs.launchpad import Facts, Launchpad
 from infra.constructs.pipeline import Pipeline
 from infra.constructs.store import Store
@@ -81,9 +81,9 @@ class HomeStack(Stack):
         entries += [f'"{name}":{json.dumps(place.model_dump())}' for name, place in self._config.places.items()]
         return f"{{{','.join(entries)}}}"
 
-    def _pads_elsewhere(self) -> list[Pad]:
+    def _pads_elsewhere(self) -> dict[str, Pad]:
         places = self._config.places.items()
-        return [Pad(name, place.launch_template, tuple(place.subnets.values())) for name, place in places]
+        return {name: Pad(name, place.launch_template, tuple(place.subnets.values())) for name, place in places}
 
     def _control_plane(self, bundle: Bundle) -> None:
         code = Code(bundle, self._environment())
@@ -113,8 +113,10 @@ class HomeStack(Stack):
         self.runs.subscribe("OurEvents", OUR_EVENTS, self.home.bus)
         sweeping = {**code.environment, settings.RUNS_QUEUE: self.runs.queue.queue_url}
         self.sweep = Sweep(self, "Sweep", self._config, code=Code(bundle, sweeping), alarms=self.alarms)
-        for role in (self.interruptions.worker.role, self.runs.worker.role, self.sweep.worker.role):
+        roles = [self.interruptions.worker.role, self.runs.worker.role, self.sweep.worker.role]
+        for role in roles:
             self._empower(role)
+        self._let_launch(roles)
         self.runs.grant_send(self.sweep.worker.role)
         self._watch()
 
@@ -136,11 +138,18 @@ class HomeStack(Stack):
         self.vault.grant_control_plane(role)
         self.switch.grant_read(role)
         self.home.grant_publish(role, STATUS_SOURCE)
-        for pad in (self.launchpad.pad, *self._pads_elsewhere()):
-            grant_launch(role, self._config.stack, pad)
-            grant_terminate(role, self._config.stack, pad.region)
-        grant_identity(role, self.identity.role.role_arn)
-        grant_describe(role)
+
+    def _let_launch(self, roles: list[aws_iam.Role]) -> None:
+        """All three: whichever function looks at a run also does what follows from it."""
+        for name, pad in {"Here": self.launchpad.pad, **self._pads_elsewhere()}.items():
+            LaunchRights(
+                self,
+                f"Launch-{name}",
+                managed=self._config.stack,
+                pad=pad,
+                instance_role_arn=self.identity.role.role_arn,
+                roles=roles,
+            )
 
     def _watch(self) -> None:
         for name, metric, what, anchor in (

@@ -25,68 +25,72 @@ class Pad:
     security_group: str = "*"  # id; the pattern where only that region's stack knows it
 
 
-def grant_launch(role: aws_iam.Role, managed: str, pad: Pad) -> None:
-    """Start machines from one template with our tag.
+class LaunchRights(Construct):
+    """What it takes to run machines in one region, in a policy of its own: a role has room for ten of them.
 
-    Four things must agree: our template for every part of the machine, image and group from the
-    template and not from the request, a subnet of ours, and our tag on the machine.
+    Four things must agree for a launch: our template for every part of the machine, image and
+    group from the template and not from the request, a subnet of ours, and our tag on the machine.
     """
 
-    def arn(kind: str, name: str, account: str | None = None) -> str:
-        return _arn(role, pad.region, kind, name, account)
+    def __init__(
+        self,
+        scope: Construct,
+        name: str,
+        *,
+        managed: str,
+        pad: Pad,
+        instance_role_arn: str,
+        roles: Sequence[aws_iam.Role],
+    ) -> None:
+        super().__init__(scope, name)
+        self._region = pad.region
+        self._policy = aws_iam.ManagedPolicy(
+            self, "Policy", description=f"Machines of Spotrelay in {pad.region}", roles=list(roles)
+        )
+        self._allow_launch(managed, pad)
+        self._allow_end(managed)
+        self._allow_identity(instance_role_arn)
+        # EC2 knows no narrower resource than all for looking.
+        self._allow(["ec2:DescribeInstances", "ec2:DescribeSpotPriceHistory"], ["*"], {})
 
-    template = arn("launch-template", pad.template)
-    subnets = [arn("subnet", subnet) for subnet in pad.subnets]
-    machine, fleet = arn("instance", "*"), arn("fleet", "*")
-    parts = [arn(kind, "*") for kind in ("volume", "network-interface", "spot-instances-request")]
-    fixed = [arn("image", "*", account=""), arn("security-group", pad.security_group)]
-    ours = {"ArnEquals": {"ec2:LaunchTemplate": template}}
-    tagged = {"StringEquals": {f"aws:RequestTag/{MANAGED}": managed}}
-    from_template = {**ours, "Bool": {"ec2:IsLaunchTemplateResource": "true"}}
-    why = "New machines have no ids yet: template, tag and subnet are required by the statement instead."
-    _allow(role, "ec2:CreateFleet", [fleet, template, *subnets], {}, why)
-    _allow(role, "ec2:CreateFleet", [machine], tagged, why)
-    _allow(role, "ec2:RunInstances", [machine], {**ours, **tagged}, why)
-    _allow(role, "ec2:RunInstances", [*parts, template, *subnets], ours, why)
-    _allow(role, "ec2:RunInstances", fixed, from_template, why)
-    # Never afterwards: the tag decides which machines we may end.
-    at_launch = {"StringEquals": {"ec2:CreateAction": ["CreateFleet", "RunInstances"]}}
-    _allow(role, "ec2:CreateTags", [machine, *parts], at_launch, why)
+    def _allow_launch(self, managed: str, pad: Pad) -> None:
+        template = self._arn("launch-template", pad.template)
+        subnets = [self._arn("subnet", subnet) for subnet in pad.subnets]
+        machine, fleet = self._arn("instance", "*"), self._arn("fleet", "*")
+        parts = [self._arn(kind, "*") for kind in ("volume", "network-interface", "spot-instances-request")]
+        fixed = [self._arn("image", "*", account=""), self._arn("security-group", pad.security_group)]
+        ours = {"ArnEquals": {"ec2:LaunchTemplate": template}}
+        tagged = {"StringEquals": {f"aws:RequestTag/{MANAGED}": managed}}
+        from_template = {**ours, "Bool": {"ec2:IsLaunchTemplateResource": "true"}}
+        self._allow(["ec2:CreateFleet"], [fleet, template, *subnets], {})
+        self._allow(["ec2:CreateFleet"], [machine], tagged)
+        self._allow(["ec2:RunInstances"], [machine], {**ours, **tagged})
+        self._allow(["ec2:RunInstances"], [*parts, template, *subnets], ours)
+        self._allow(["ec2:RunInstances"], fixed, from_template)
+        # Never afterwards: the tag decides which machines we may end.
+        at_launch = {"StringEquals": {"ec2:CreateAction": ["CreateFleet", "RunInstances"]}}
+        self._allow(["ec2:CreateTags"], [machine, *parts], at_launch)
 
+    def _allow_end(self, managed: str) -> None:
+        ours = {"StringEquals": {f"aws:ResourceTag/{MANAGED}": managed}}
+        self._allow(["ec2:TerminateInstances"], [self._arn("instance", "*")], ours)
 
-def grant_terminate(role: aws_iam.Role, managed: str, region: str) -> None:
-    """End machines that carry this stack's tag."""
-    ours = {"StringEquals": {f"aws:ResourceTag/{MANAGED}": managed}}
-    why = "Machines come and go: the statement requires our tag instead of their ids."
-    _allow(role, "ec2:TerminateInstances", [_arn(role, region, "instance", "*")], ours, why)
+    def _allow_identity(self, instance_role_arn: str) -> None:
+        """Give machines the instance role, this one and to EC2 only; let a new account have Spot's own role."""
+        stack = Stack.of(self)
+        to_ec2 = {"StringEquals": {"iam:PassedToService": ["ec2.amazonaws.com", "ec2.amazonaws.com.cn"]}}
+        spot = f"arn:{stack.partition}:iam::{stack.account}:role/aws-service-role/{SPOT}/AWSServiceRoleForEC2Spot"
+        self._allow(["iam:PassRole"], [instance_role_arn], to_ec2)
+        self._allow(["iam:CreateServiceLinkedRole"], [spot], {"StringEquals": {"iam:AWSServiceName": SPOT}})
 
+    def _allow(self, actions: list[str], resources: list[str], conditions: dict[str, dict[str, Any]]) -> None:
+        self._policy.add_statements(
+            aws_iam.PolicyStatement(actions=actions, resources=resources, conditions=conditions or None)
+        )
+        why = "New machines have no ids yet: template, tag and subnet are required instead. Looking needs all."
+        acknowledge_wildcards(self._policy, why, *resources)
 
-def grant_identity(role: aws_iam.Role, instance_role_arn: str) -> None:
-    """Give machines the instance role, this one and to EC2 only; let a new account have Spot's own role."""
-    stack = Stack.of(role)
-    to_ec2 = {"StringEquals": {"iam:PassedToService": ["ec2.amazonaws.com", "ec2.amazonaws.com.cn"]}}
-    spot = f"arn:{stack.partition}:iam::{stack.account}:role/aws-service-role/{SPOT}/AWSServiceRoleForEC2Spot"
-    _allow(role, "iam:PassRole", [instance_role_arn], to_ec2, "")
-    _allow(role, "iam:CreateServiceLinkedRole", [spot], {"StringEquals": {"iam:AWSServiceName": SPOT}}, "")
-
-
-def grant_describe(role: aws_iam.Role) -> None:
-    """Look at machines and prices."""
-    why = "EC2 knows no narrower resource than all for looking."
-    for action in ("ec2:DescribeInstances", "ec2:DescribeSpotPriceHistory"):
-        _allow(role, action, ["*"], {}, why)
-
-
-def _allow(
-    role: aws_iam.Role, action: str, resources: Sequence[str], conditions: dict[str, dict[str, Any]], why: str
-) -> None:
-    role.add_to_policy(
-        aws_iam.PolicyStatement(actions=[action], resources=list(resources), conditions=conditions or None)
-    )
-    acknowledge_wildcards(role, why, *resources)
-
-
-def _arn(scope: Construct, region: str, kind: str, name: str, account: str | None = None) -> str:
-    stack = Stack.of(scope)
-    owner = stack.account if account is None else account
-    return f"arn:{stack.partition}:ec2:{region}:{owner}:{kind}/{name}"
+    def _arn(self, kind: str, name: str, account: str | None = None) -> str:
+        stack = Stack.of(self)
+        owner = stack.account if account is None else account
+        return f"arn:{stack.partition}:ec2:{self._region}:{owner}:{kind}/{name}"

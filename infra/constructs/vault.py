@@ -38,6 +38,24 @@ class Vault(Construct):
                 ),
             ],
         )
+        self._only_add()
+
+    def _only_add(self) -> None:
+        """Nobody overwrites what a manifest may name, whatever rights they have otherwise.
+
+        Source:
+            Amazon S3 User Guide, "Enforce conditional writes": parts of an upload are exempt, its completion is not.
+        """
+        self.bucket.add_to_resource_policy(
+            aws_iam.PolicyStatement(
+                sid="OnlyAddToRuns",
+                effect=aws_iam.Effect.DENY,
+                principals=[aws_iam.AnyPrincipal()],
+                actions=["s3:PutObject"],
+                resources=[self.bucket.arn_for_objects(RUNS)],
+                conditions={"Null": {"s3:if-none-match": "true"}, "Bool": {"s3:ObjectCreationOperation": "true"}},
+            )
+        )
 
     def grant_control_plane(self, role: aws_iam.Role) -> None:
         """List versions and read checkpoints, to compare them with their manifests."""

@@ -57,7 +57,8 @@ class Template:
         """Identity policies of the only role whose logical id begins so."""
         roles = [name for name in self.of("AWS::IAM::Role") if name.startswith(role)]
         assert len(roles) == 1, f"{len(roles)} roles {role}"
-        attached = [p for p in self.of("AWS::IAM::Policy").values() if roles[0] in p["Roles"]]
+        every = [*self.of("AWS::IAM::Policy").values(), *self.of("AWS::IAM::ManagedPolicy").values()]
+        attached = [p for p in every if roles[0] in p["Roles"]]
         inline = self.of("AWS::IAM::Role")[roles[0]].get("Policies", [])
         return [p["PolicyDocument"] for p in (*attached, *inline)]
 

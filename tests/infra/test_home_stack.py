@@ -84,6 +84,20 @@ def test_no_lifecycle_rule_ever_ends_a_current_object_or_a_version_of_a_checkpoi
     assert [rule for rule in rules if "AbortIncompleteMultipartUpload" in rule]
 
 
+def test_nobody_overwrites_a_part_of_a_checkpoint(home: Template) -> None:
+    bucket = home.name("AWS::S3::Bucket", "VaultBucket")
+    (policy,) = [p for p in home.of("AWS::S3::BucketPolicy").values() if p["Bucket"] == bucket]
+
+    (refusal,) = [s for s in policy["PolicyDocument"]["Statement"] if s.get("Sid") == "OnlyAddToRuns"]
+
+    assert (refusal["Effect"], refusal["Action"], refusal["Principal"]) == ("Deny", "s3:PutObject", {"AWS": "*"})
+    assert refusal["Resource"] == f"arn:aws:s3:::{bucket}/runs/*"
+    assert refusal["Condition"] == {
+        "Null": {"s3:if-none-match": "true"},
+        "Bool": {"s3:ObjectCreationOperation": "true"},  # parts of a multipart upload carry no condition
+    }
+
+
 def test_every_bucket_refuses_what_does_not_come_over_tls(home: Template) -> None:
     policies = home.of("AWS::S3::BucketPolicy").values()
 

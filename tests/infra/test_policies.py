@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -287,7 +288,8 @@ def test_an_instance_has_no_power_over_machines_roles_or_functions(instance: Rol
 
 
 def test_no_statement_allows_a_whole_service_or_everything(home: Template) -> None:
-    for policy in home.of("AWS::IAM::Policy").values():
+    policies = [*home.of("AWS::IAM::Policy").values(), *home.of("AWS::IAM::ManagedPolicy").values()]
+    for policy in policies:
         for statement in statements([policy["PolicyDocument"]]):
             assert not [action for action in statement["Action"] if "*" in action], statement
             if "*" in statement["Resource"]:
@@ -296,6 +298,16 @@ def test_no_statement_allows_a_whole_service_or_everything(home: Template) -> No
 
 def test_no_role_has_a_policy_that_somebody_else_may_change(home: Template) -> None:
     assert [name for name, role in home.of("AWS::IAM::Role").items() if role.get("ManagedPolicyArns")] == []
+
+
+def test_policies_stay_within_what_iam_takes(abroad: dict[str, Template]) -> None:
+    template = abroad["Spotrelay"]
+
+    for role in CONTROL:
+        inline = [p for p in template.of("AWS::IAM::Policy").values() if p["Roles"][0].startswith(role)]
+        assert sum(_size(policy) for policy in inline) < 10_240 / 2
+    managed = template.of("AWS::IAM::ManagedPolicy").values()
+    assert [_size(policy) for policy in managed if _size(policy) > 6_144 * 3 / 4] == []
 
 
 def test_machines_abroad_may_be_launched_where_the_context_says(abroad: dict[str, Template]) -> None:
@@ -307,3 +319,7 @@ def test_machines_abroad_may_be_launched_where_the_context_says(abroad: dict[str
     assert role.may("ec2:RunInstances", ec2("subnet", "subnet-0e", "eu-west-1"), launched(template))
     assert not role.may("ec2:RunInstances", ec2("instance", "*", "us-west-2"), launched(template))
     assert not role.may("ec2:RunInstances", ec2("instance", "*", "eu-west-1"), launched(template, OTHERS))
+
+
+def _size(policy: dict[str, Any]) -> int:
+    return len(json.dumps(policy["PolicyDocument"], separators=(",", ":")))
