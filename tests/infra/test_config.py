@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from infra.config import BadConfig, cdk_context, read_config
-from infra.host import host_architecture, host_python
+from infra.config import BadConfig, Config, cdk_context, read_config
+from infra.host import ROOT, host_architecture, host_python
 
 
 def test_the_committed_context_works() -> None:
@@ -75,3 +75,10 @@ def test_a_place_abroad_needs_the_names_of_home() -> None:
 
     with pytest.raises(BadConfig, match="under home first"):
         read_config({"spotrelay": {"home_region": "us-east-1", "regions": {"eu-west-1": {"place": place}}}})
+
+
+def test_every_key_is_documented() -> None:
+    text = (ROOT / "infra" / "README.md").read_text()
+
+    rows = {line.split("`")[1] for line in text.splitlines() if line.startswith("| `")}
+    assert rows == set(Config.model_fields)
