@@ -7,6 +7,7 @@ import random
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 from spotrelay.core.errors import InvalidInput, Unavailable
@@ -23,11 +24,16 @@ def attach(model: Any, optimizer: Any, scheduler: Any, loader: Any, scaler: Any,
     framework = _framework(model, optimizer, scheduler, scaler, extra)
     identity = read_identity(os.environ)
     if identity is None:
-        say("no run in the environment: training goes on without checkpoints (`spotrelay submit` adds them)")
+        _say_alone()
         return Run(framework, None, loader, extra)
     session = Session(identity, _connect(identity), framework)
     session.enter()
     return Run(framework, session, loader, extra)
+
+
+@cache
+def _say_alone() -> None:
+    say("no run in the environment: training goes on without checkpoints (`spotrelay submit` adds them)")
 
 
 def _framework(model: Any, optimizer: Any, scheduler: Any, scaler: Any, extra: Any) -> Framework:

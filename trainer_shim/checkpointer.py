@@ -14,10 +14,11 @@ from spotrelay.core.checkpoint import Health, SaveReason
 from spotrelay.core.errors import InvalidInput
 from spotrelay.core.health import Judgement, LossBand, joined
 from spotrelay.core.spec import Cadence
+from trainer_shim import shards
 from trainer_shim.environment import Identity
 from trainer_shim.framework import Framework
 from trainer_shim.saving import Flight, Snapshot
-from trainer_shim.shards import Plan, plan
+from trainer_shim.shards import Plan
 from trainer_shim.staging import StagingBuffer
 from trainer_shim.tree import Leaf, flatten
 from trainer_shim.voice import say
@@ -153,5 +154,5 @@ class Checkpointer:
     def _planned(self, leaves: list[Leaf]) -> Plan:
         shape = tuple((leaf.name, leaf.dtype, leaf.shape) for leaf in leaves)
         if self._layout is None or self._layout[0] != shape:
-            self._layout = (shape, plan(leaves))
+            self._layout = (shape, shards.plan(leaves, shards.LIMIT))
         return self._layout[1]

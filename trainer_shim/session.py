@@ -26,6 +26,7 @@ from trainer_shim.wiring import Ports
 
 LOOK_S = 0.05  # between looks while a save is waited for
 GOODBYE_S = 8.0  # for the last requests of a drain, whatever the deadline says
+STUCK_S = 2.0  # a save that has not ended by then and meets failures is not waited for at the end
 EXIT_REFUSED = 1  # nothing can be resumed, or what was found does not fit
 
 
@@ -173,8 +174,11 @@ class Session:
             return
         self._closed = True
         if self._saver is not None and self._saver.flight is not None:
-            self._wait_for(self._saver.flight, max(10.0, 3 * self._saver.costs.durable_s))
-            self._saver.flight.cancel()
+            flight = self._saver.flight
+            self._wait_for(flight, STUCK_S)
+            if not flight.trouble:
+                self._wait_for(flight, max(10.0, 3 * self._saver.costs.durable_s))
+            flight.cancel()
         self._watcher.stop()
         self._pulse.stop()
 

@@ -49,9 +49,7 @@ class Nursery:
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
 
-    def run(
-        self, environment: dict[str, str], arguments: dict[str, Any], fault: dict[str, Any] | None = None
-    ) -> Ended:
+    def run(self, environment: dict[str, str], arguments: dict[str, Any], fault: dict[str, Any] | None = None) -> Ended:
         """One process from its start to its end."""
         name = secrets.token_hex(4)
         out = self._folder / f"{name}.json"
@@ -85,6 +83,7 @@ class Cluster:
     total: int = 12
     run_id: str = field(default_factory=lambda: f"run-{secrets.token_hex(5)}")
     metadata: str = ""
+    scale: float = SCALE  # of every waiting time
 
     def __post_init__(self) -> None:
         self.runs = DynamoRunStore(self.cloud.client("dynamodb"), TABLE)
@@ -110,7 +109,7 @@ class Cluster:
             "SPOTRELAY_BUCKET": BUCKET,
             "SPOTRELAY_BUS": BUS,
             "SPOTRELAY_HOME_REGION": "us-east-1",
-            "SPOTRELAY_TIME_SCALE": str(SCALE),
+            "SPOTRELAY_TIME_SCALE": str(self.scale),
             "AWS_ENDPOINT_URL": self.cloud.endpoint,
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",

@@ -15,9 +15,7 @@ from spotrelay.core.errors import Damaged, InvalidInput
 from trainer_shim.shards import CODES, gather, plan, read
 from trainer_shim.tree import BYTES, Array, Leaf, flatten, unflatten
 
-scalars = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.binary(max_size=600)
-)
+scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.binary(max_size=600))
 keys = st.one_of(st.text(max_size=5), st.integers(), st.tuples(st.integers(), st.text(max_size=2)))
 states = st.recursive(
     scalars,
@@ -28,6 +26,9 @@ states = st.recursive(
     ),
     max_leaves=12,
 )
+
+
+NOTHING: dict[str, Any] = {}
 
 
 def no_arrays(value: Any, path: str) -> Array | None:
@@ -53,7 +54,7 @@ def test_a_value_that_no_checkpoint_can_hold_is_named_with_its_path() -> None:
 @pytest.mark.parametrize("tree", [{"$": "pickle", "value": "x"}, {"$": "dict", "items": 3}, {"$": "array"}, {"$": []}])
 def test_a_tree_that_nobody_wrote_is_refused(tree: Any) -> None:
     with pytest.raises(InvalidInput):
-        unflatten(tree, {}.__getitem__)
+        unflatten(tree, NOTHING.__getitem__)
 
 
 def leaf(name: str, data: bytes, dtype: str = "uint8") -> Leaf:
@@ -129,7 +130,8 @@ def test_no_damage_to_a_shard_is_read_as_something_else() -> None:
     [
         {"a": {"dtype": "U8", "shape": [4], "data_offsets": [0, 5]}},
         {"a": {"dtype": "U8", "shape": [-4], "data_offsets": [0, 4]}},
-        {"a": {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}, "b": {"dtype": "U8", "shape": [2], "data_offsets": [1, 3]}},
+        {"a": {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]},
+         "b": {"dtype": "U8", "shape": [2], "data_offsets": [1, 3]}},
         {"a": {"dtype": "U8", "shape": [4], "data_offsets": [4, 8]}},
         {"a": {"dtype": "PICKLE", "shape": [4], "data_offsets": [0, 4]}},
         {"a": {"dtype": "U8", "shape": [True, 4], "data_offsets": [0, 4]}},
@@ -159,7 +161,7 @@ def test_a_table_that_points_beyond_the_shards_is_refused() -> None:
 def test_numbers_that_are_not_finite_survive() -> None:
     tree, _ = flatten({"best": math.inf, "worst": math.nan}, no_arrays)
 
-    back = unflatten(json.loads(json.dumps(tree, allow_nan=False)), {}.__getitem__)
+    back = unflatten(json.loads(json.dumps(tree, allow_nan=False)), NOTHING.__getitem__)
 
     assert back["best"] == math.inf
     assert math.isnan(back["worst"])

@@ -32,7 +32,7 @@ class Jittered(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 class Parts:
     """What a script attaches."""
 
-    model: nn.Module
+    model: nn.Sequential
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
     loader: DataLoader[Any]
@@ -60,9 +60,7 @@ def build(workers: int = 0, persistent: bool = False, generator: bool = False, w
     torch.manual_seed(3)
     random.seed(4)
     numpy.random.seed(5)
-    model = nn.Sequential(
-        nn.Linear(8, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(0.2), nn.Linear(width, 3)
-    )
+    model = nn.Sequential(nn.Linear(8, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(0.2), nn.Linear(width, 3))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     loader = DataLoader(

@@ -11,12 +11,12 @@ from typing import Any
 def python_state(generator: random.Random | None = None) -> dict[str, Any]:
     """The state of Python's generator, or of one of one's own."""
     version, words, gauss = (generator or random).getstate()
-    return {"version": version, "words": array("Q", words).tobytes(), "gauss": gauss}
+    return {"version": version, "words": array("I", words).tobytes(), "gauss": gauss}
 
 
 def set_python_state(state: dict[str, Any], generator: random.Random | None = None) -> None:
     """Put Python's generator, or one of one's own, where `python_state` found it."""
-    words = array("Q")
+    words = array("I")
     words.frombytes(state["words"])
     (generator or random).setstate((state["version"], tuple(words), state["gauss"]))
 
