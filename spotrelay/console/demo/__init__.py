@@ -1,0 +1,1 @@
+"""The main job on this machine: a run whose machine is reclaimed five times, and the proof that nothing was lost."""
