@@ -12,7 +12,7 @@ from infra.node import choose_node
 
 choose_node()  # before jsii starts one
 
-from aws_cdk import App, Environment, Tags  # noqa: E402
+from aws_cdk import Annotations, App, Environment, Tags  # noqa: E402
 
 from infra.assets import Archive, BuildFailed, Bundle, Target, agent_archive, lambda_bundle  # noqa: E402
 from infra.config import BadConfig, Config, cdk_context, read_config  # noqa: E402
@@ -49,16 +49,20 @@ def build_app(
     )
     config = read_config(_context_of(app))
     agent = agent or agent_archive()
+    bundle = bundle or lambda_bundle(Target(config.lambda_architecture, config.lambda_python))
     home = HomeStack(
         app,
         config.stack,
         config,
-        bundle=bundle or lambda_bundle(Target(config.lambda_architecture, config.lambda_python)),
+        bundle=bundle,
         agent=agent,
         env=Environment(region=config.home_region),
         termination_protection=config.protected,
         description="Spotrelay: training runs that outlive EC2 Spot machines",
     )
+    if not bundle.compiled:
+        slow = f"no Python {config.lambda_python} was found here: the functions go without byte code and start slower"
+        Annotations.of(home).add_info_v2("spotrelay:no-byte-code", slow)
     for name, region in config.regions.items():
         RegionStack(
             app,
