@@ -29,6 +29,10 @@ class UnknownControl(Exception):
     """There is no such control method."""
 
 
+class NoMachine(Exception):
+    """The instance is not running, or is none of this cloud's."""
+
+
 class Ec2Control(Protocol):
     """What this module itself needs of the emulated EC2."""
 
@@ -48,6 +52,7 @@ class MachineRoom:
     def __init__(self, ec2: Ec2Control, world: EmulatedWorld) -> None:
         self._ec2 = ec2
         self._world = world
+        self._supervisors: dict[str, int] = {}
 
     def kill_group(self, instance_id: str) -> None:
         """SIGKILL every process of an instance, without notice."""
@@ -59,17 +64,23 @@ class MachineRoom:
 
     def condition(self, instance_id: str) -> str:
         """How its processes are: running, stopped or gone."""
-        for instance in self._ec2.instances():
-            if instance["InstanceId"] == instance_id and instance.get("pgid"):
-                states = processes.group_states(int(instance["pgid"]))
-                if not states:
-                    return "gone"
-                return "stopped" if "T" in states else "running"
-        return "gone"
+        states = set(processes.states_below(self._supervisor(instance_id)).values())
+        if not states:
+            return "gone"
+        return "stopped" if states == {"T"} else "running"
 
     def instance_of(self, access_key: str) -> str | None:
         """The instance to which an access key was given."""
         return self._world.instance_of(access_key)
+
+    def _supervisor(self, instance_id: str) -> int:
+        """The process below which all processes of an instance are."""
+        if instance_id not in self._supervisors:
+            known = {i["InstanceId"]: i.get("supervisor") for i in self._ec2.instances()}
+            if not known.get(instance_id):
+                raise NoMachine(f"instance {instance_id} has no processes")
+            self._supervisors[instance_id] = int(known[instance_id])
+        return self._supervisors[instance_id]
 
 
 class Control:

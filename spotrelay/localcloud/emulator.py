@@ -323,6 +323,17 @@ def instance_role(instance_profile: str) -> str:
     raise UnknownResource(f"instance profile {instance_profile} does not exist or holds no role")
 
 
+def role_arn(role: str) -> str:
+    """ARN of a role.
+
+    Raises:
+        UnknownResource: there is no such role.
+    """
+    for found in _everywhere(_service("iam")._roles, role):
+        return str(found["Arn"])
+    raise UnknownResource(f"there is no role {role}")
+
+
 def open_session(role: str, session_name: str, lifetime_s: float = CREDENTIAL_LIFETIME_S) -> dict[str, Any]:
     """Fresh temporary credentials of a role, known to MiniStack: keys of STS, Expiration in epoch seconds."""
     known = _everywhere(_service("iam")._roles, role)

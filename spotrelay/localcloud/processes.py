@@ -31,25 +31,25 @@ def die_with_parent(signum: int = signal.SIGKILL) -> None:
 
 def descendants(ancestor: int) -> list[int]:
     """Every living process below `ancestor`, nearest first; zombies are not counted."""
+    return list(states_below(ancestor))
+
+
+def states_below(ancestor: int) -> dict[int, str]:
+    """The living processes below `ancestor`, nearest first, with the kernel's state letters ("T" is stopped)."""
     children: dict[int, list[int]] = defaultdict(list)
-    living: set[int] = set()
+    states: dict[int, str] = {}
     for entry in _PROC.iterdir():
-        if not entry.name.isdigit():
-            continue
-        seen = _state_and_parent(int(entry.name))
-        if seen is None:
-            continue
-        state, parent = seen
-        children[parent].append(int(entry.name))
-        if state not in "ZX":
-            living.add(int(entry.name))
+        seen = _state_and_parent(int(entry.name)) if entry.name.isdigit() else None
+        if seen is not None:
+            states[int(entry.name)], parent = seen
+            children[parent].append(int(entry.name))
     found: list[int] = []
     queue = [ancestor]
     while queue:
         below = children.get(queue.pop(0), [])
         queue.extend(below)
-        found.extend(pid for pid in below if pid in living)
-    return found
+        found.extend(below)
+    return {pid: states[pid] for pid in found if states[pid] not in "ZX"}
 
 
 def kill_descendants(patience_s: float = 10.0) -> list[int]:
@@ -90,30 +90,13 @@ def send_signal(pid: int, signum: int) -> bool:
     return True
 
 
-def group_states(pgid: int) -> str:
-    """The kernel's state letters of a process group's living members ("T" is stopped); empty when it is gone."""
-    states = []
-    for entry in _PROC.iterdir():
-        if not entry.name.isdigit():
-            continue
-        fields = _stat_fields(int(entry.name))
-        if fields is not None and int(fields[2]) == pgid and fields[0] not in "ZX":
-            states.append(fields[0])
-    return "".join(states)
-
-
 def _state_and_parent(pid: int) -> tuple[str, int] | None:
-    fields = _stat_fields(pid)
-    return None if fields is None else (fields[0], int(fields[1]))
-
-
-def _stat_fields(pid: int) -> list[str] | None:
-    """Fields of /proc/PID/stat after the command name: state, parent, group, session, …"""
     try:
         text = (_PROC / str(pid) / "stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return text.rsplit(")", 1)[1].split()
+    state, parent = text.rsplit(")", 1)[1].split()[:2]
+    return state, int(parent)
 
 
 def _prctl(option: int, value: int) -> None:

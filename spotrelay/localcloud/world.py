@@ -57,6 +57,14 @@ class EmulatedWorld:
                 self._instances[known["AccessKeyId"]] = instance_id
         return {**known, "Expiration": datetime.fromtimestamp(known["Expiration"], UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
 
+    def profile_role(self, instance_profile: str) -> str:
+        """ARN of the role in an instance profile, given by name or ARN.
+
+        Raises:
+            UnknownResource: no such instance profile, or it holds no role.
+        """
+        return emulator.role_arn(emulator.instance_role(instance_profile))
+
     def expire_credentials(self, instance_id: str) -> None:
         """Let an instance's current credentials end now; the next ones it asks for are new."""
         with self._lock:

@@ -38,15 +38,15 @@ def test_a_process_that_forked_away_and_took_a_session_is_found_and_killed() -> 
         os.kill(told["escaped"], 0)
 
 
-def test_a_stopped_group_shows_as_stopped_and_a_dead_one_as_nothing() -> None:
+def test_a_stopped_process_shows_as_stopped_and_a_dead_one_not_at_all() -> None:
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
 
-    os.killpg(sleeper.pid, signal.SIGSTOP)
-    eventually(lambda: processes.group_states(sleeper.pid) == "T", "the group is stopped")
+    sleeper.send_signal(signal.SIGSTOP)
+    eventually(lambda: processes.states_below(os.getpid()).get(sleeper.pid) == "T", "the process is stopped")
     sleeper.kill()
     sleeper.wait()
 
-    assert processes.group_states(sleeper.pid) == ""
+    assert sleeper.pid not in processes.states_below(os.getpid())
 
 
 def test_a_signal_to_a_process_that_is_gone_is_no_error() -> None:
