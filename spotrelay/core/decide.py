@@ -399,9 +399,10 @@ def _next_look(run: Run, now: datetime, site: Site) -> datetime:
 def _moments(run: Run, now: datetime, site: Site) -> Iterator[datetime]:
     """Every time at which a rule above may give another answer without any news."""
     timings = site.timings
-    yield now + timings.watch
+    if run.live:
+        yield now + timings.watch
     yield run.created_at + timedelta(hours=run.spec.limits.max_hours)
-    yield from (t for t in (run.verify_at, run.retry_at) if t)
+    yield from (t for t in (run.verify_at, run.retry_at, _money_ends(run, now)) if t)
     if run.intent is not None and run.intent.due_at is not None:
         yield run.intent.due_at
     for attempt in run.live:
@@ -410,6 +411,14 @@ def _moments(run: Run, now: datetime, site: Site) -> Iterator[datetime]:
             yield attempt.deadline + timings.after_deadline
         if attempt.terminate_asked_at is not None or attempt.over:
             yield now + timings.settle / 2
+
+
+def _money_ends(run: Run, now: datetime) -> datetime | None:
+    """When the machines that run now will have used up the run's dollars."""
+    rate = sum(a.price or 0.0 for a in run.live)
+    if run.spec.limits.max_dollars is None or rate <= 0:
+        return None
+    return now + timedelta(hours=max(run.spec.limits.max_dollars - spent(run, now), 0.0) / rate)
 
 
 def _waiting_for(run: Run) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import Phase as Stage
 from hypothesis import strategies as st
@@ -206,9 +207,9 @@ class Histories(RuleBasedStateMachine):
         return data.draw(st.sampled_from(sorted(self.history.awake(), key=lambda t: t.instance_id)))
 
 
-TestHistories = Histories.TestCase
+TestHistories = pytest.mark.timeout(1500 if LONG else 300)(Histories.TestCase)
 TestHistories.settings = settings(
-    max_examples=int(os.environ.get("SPOTRELAY_EXAMPLES", 2000 if LONG else 80)),
+    max_examples=int(os.environ.get("SPOTRELAY_EXAMPLES", 1500 if LONG else 80)),
     stateful_step_count=60 if LONG else 35,
     deadline=None,
     derandomize=True,
