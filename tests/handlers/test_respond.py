@@ -5,20 +5,30 @@ from __future__ import annotations
 import base64
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from handlers.control import ControlPlane
-from handlers.settings import EVENT_TO_LAUNCH, LAUNCHES_STOPPED, NOT_OURS, QUARANTINED, UNCONCERNED, UNKNOWN_KIND
+from handlers.settings import (
+    EVENT_TO_LAUNCH,
+    LAUNCHES_STOPPED,
+    NOT_OURS,
+    POSTPONED,
+    QUARANTINED,
+    UNCONCERNED,
+    UNKNOWN_KIND,
+)
+from spotrelay.core.errors import OutcomeUnknown
 from spotrelay.core.live import EXIT_DONE, EXIT_DRAINED, Phase
 from spotrelay.core.notice import InstanceState
 from spotrelay.core.placement import FailureScope
-from spotrelay.core.run import AttemptState, RunStatus
-from spotrelay.testing import Crash, Fault, Script, faulty
+from spotrelay.core.ports import LaunchAnswer
+from spotrelay.core.run import AttemptState, Run, RunStatus
+from spotrelay.testing import Crash, Fault, MemoryMachines, MemoryStore, Script, faulty
 from spotrelay.testing.faults import at
 from tests.handlers.plane import SPEC, ListQueue, World, batch, changed, context, counted, warning
 
@@ -648,3 +658,129 @@ def test_batch_records_keep_their_order(world: World) -> None:
     events = batch(warning(machine), changed(machine, InstanceState.SHUTTING_DOWN))
 
     assert [record["messageId"] for record in events["Records"]] == ["m-0", "m-1"]
+
+
+# what a save may come to
+
+
+class Interrupted(MemoryStore):
+    """A store in which somebody else writes just before one of our saves."""
+
+    before_save = 0  # which save, counted from now; 0: none
+
+    def save(self, before: Run, after: Run) -> Run:
+        self.before_save -= 1
+        if self.before_save == 0:
+            row = self.load(before.run_id)
+            super().save(row, replace(row, due_at=row.due_at))
+        return super().save(before, after)
+
+
+@pytest.mark.parametrize("save", [1, 2, 3, 4])
+def test_what_an_act_brought_survives_a_lost_race(save: int) -> None:
+    store = Interrupted()
+    world = World(store=store)
+    machine = world.start()
+
+    store.before_save = save
+    world.warn(machine)
+
+    run = world.run()
+    assert len(world.machines.requests) == 2
+    assert run.current is not None and run.current.instance_id == world.machines.alive[-1].instance_id
+    assert run.intent is None
+
+
+def test_a_lost_reply_to_the_claim_does_not_delay_the_launch(world: World) -> None:
+    machine = world.start()
+    store = faulty(world.store, at("save", 1, Fault.LOST_REPLY))
+
+    world.warn(machine, plane=replace(world.plane, store=store))
+
+    assert launched(world) == [(1, 1), (2, 2)]
+
+
+def test_nothing_is_launched_that_is_not_written_down(world: World) -> None:
+    class Careful(MemoryMachines):
+        def launch(self, request: Mapping[str, Any], now: datetime) -> LaunchAnswer:
+            intent = world.run().intent
+            assert intent is not None and intent.request == dict(request) and intent.sent > 0
+            return super().launch(request, now)
+
+    class Silent(MemoryStore):
+        dropped = False
+
+        def save(self, before: Run, after: Run) -> Run:
+            if after.intent is not None and not self.dropped:
+                self.dropped = True
+                raise OutcomeUnknown("the connection broke before anything was sent")
+            return super().save(before, after)
+
+    world.store, world.machines = Silent(), Careful()
+    world.submit()
+
+    answer = world.tell("Run Submitted", run_id="run-1")
+
+    assert answer == {"batchItemFailures": []}
+    assert launched(world) == [(1, 1)]
+
+
+def test_an_act_that_must_wait_brings_no_event_back(world: World) -> None:
+    machine = world.start()
+    store = faulty(world.store, at("fence", 1, Fault.UNAVAILABLE))
+
+    answer = world.change(machine, InstanceState.TERMINATED, plane=replace(world.plane, store=store))
+
+    assert answer == {"batchItemFailures": []}
+    assert world.ledger.counts[POSTPONED] == 1
+    attempt, due_at = world.run().attempt(1), world.run().due_at
+    assert attempt is not None and attempt.state is AttemptState.ENDED
+    assert due_at is not None and due_at <= world.clock.now() + timedelta(minutes=1)
+    world.sweep(timedelta(minutes=1))
+    assert (2, 2) in launched(world)
+
+
+def test_a_bucket_that_stays_out_of_order_holds_a_launch_up_for_a_bounded_time(world: World) -> None:
+    machine = world.start()
+    world.checkpoint()
+    broken = replace(world.plane, objects=faulty(world.objects, lambda method: Fault.UNAVAILABLE))
+
+    world.change(machine, InstanceState.TERMINATED, plane=broken)
+    assert launched(world) == [(1, 1)]
+
+    for _ in range(4):
+        world.sweep(timedelta(minutes=1), plane=broken)
+    assert (2, 2) in launched(world)
+    assert world.run().checkpoints[0].pending
+
+
+def test_a_damage_that_is_told_twice_is_written_once(world: World) -> None:
+    world.start()
+    world.checkpoint()
+
+    for _ in range(2):
+        world.tell("Checkpoint Damaged", run_id="run-1", generation=1, save=1, problem="shard 0 differs")
+
+    assert [e.kind for e in world.store.timeline("run-1")].count("condemned") == 1
+
+
+def test_the_damage_of_a_checkpoint_that_was_never_committed_says_nothing(world: World) -> None:
+    world.start()
+
+    answer = world.tell("Checkpoint Damaged", run_id="run-1", generation=1, save=9, problem="?")
+
+    assert answer == {"batchItemFailures": []}
+    assert "condemned" not in [e.kind for e in world.store.timeline("run-1")]
+
+
+def test_of_several_unverified_checkpoints_the_newest_whole_one_is_enough(world: World) -> None:
+    world.start()
+    world.checkpoint(save=1, step=10)
+    world.checkpoint(save=2, step=20)
+    world.checkpoint(save=3, step=30)
+    last = world.run().checkpoints[0].commit
+    world.objects.remove(last.manifest_key)
+
+    world.tell("Checkpoint Committed", run_id="run-1", generation=1, save=3)
+
+    assert [c.state for c in world.run().checkpoints] == ["condemned", "verified", "committed"]

@@ -157,6 +157,19 @@ def test_in_a_crowd_every_machine_has_its_turn_within_ten_sweeps(world: World, m
     assert machine in world.machines.terminations
 
 
+def test_in_a_crowd_a_machine_that_no_row_names_does_not_wait_for_its_turn(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("handlers.sweep.WHOLE", 0)
+    strays = [replace(stray(world), instance_id=f"i-{number:08x}") for number in range(20)]
+    for machine in strays:
+        world.machines.adopt(machine)
+
+    world.sweep(timedelta(minutes=3))
+
+    assert {machine.instance_id for machine in strays} <= set(world.machines.terminations)
+
+
 def test_one_run_that_cannot_be_answered_holds_up_no_other_and_the_sweep_says_so(world: World) -> None:
     world.submit("run-1")
     world.submit("run-2")
