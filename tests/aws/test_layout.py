@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -111,3 +113,23 @@ def test_the_row_does_not_hold_what_is_read_beside_it() -> None:
     loaded = replace(RUN, lease=Lease("r1"), heartbeats=(new_beat("r1", 1, 1),), news=note(RUN, "a", "b", NOON).news)
 
     assert layout.run_item(loaded, "w") == layout.run_item(RUN, "w")
+
+
+@pytest.mark.parametrize(("name", "read", "value"), [(n, r, v) for n, (_, r, v) in zip(NAMES, ITEMS, strict=True)])
+def test_an_item_written_by_the_first_release_is_still_read(
+    name: str, read: Callable[[layout.Item], Any], value: Any
+) -> None:
+    written = json.loads((Path(__file__).parent / "items" / "schema-1.json").read_text())
+
+    assert read(written[name]) == value
+
+
+@pytest.mark.parametrize(("item", "read", "value"), ITEMS, ids=NAMES)
+def test_what_a_newer_writer_of_the_same_schema_adds_is_ignored(
+    item: layout.Item, read: Callable[[layout.Item], Any], value: Any
+) -> None:
+    added = item | {"news": {"S": "added"}}
+    if "body" in item:
+        added["body"] = {"S": json.dumps(json.loads(item["body"]["S"]) | {"added": [1]})}
+
+    assert read(added) == value
