@@ -232,7 +232,8 @@ def test_the_program_trains_on_while_heartbeats_and_log_are_refused(bench: Bench
 def test_the_newest_checkpoint_is_in_the_cache_before_the_program_needs_it(bench: Bench) -> None:
     wait = (
         "import os, pathlib, time\n"
-        "while not list(pathlib.Path(os.environ['SPOTRELAY_CACHE']).glob('*.safetensors')): time.sleep(0.01)\n"
+        "cache, until = pathlib.Path(os.environ['SPOTRELAY_CACHE']), time.monotonic() + 20\n"
+        "while not list(cache.glob('*.safetensors')): assert time.monotonic() < until; time.sleep(0.01)\n"
     )
     bench.submit(a_run(python(wait)))
     checkpoint = store_checkpoint(bench.objects, 1, (b"weights",))
