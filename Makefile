@@ -9,7 +9,7 @@ LONG ?= long
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 
-.PHONY: help install dev demo test test-all check mutants assembly synth bench-cold-start bench-storm bench-event acceptance-aws clean
+.PHONY: help install dev demo test test-all check docs mutants assembly synth bench-cold-start bench-storm bench-event acceptance-aws clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -44,6 +44,9 @@ check: install ## formatting, types, import rules, shell scripts, the stack's ru
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/shellcheck spotrelay/instance/resume.sh .ci/run
 	$(BIN)/python -m pytest tests/infra -m nag
+
+docs: install ## renew what the documents show of the code
+	$(BIN)/python -m tests.docs.drawings
 
 mutants: install ## break each promise on purpose: its test has to turn red
 	$(BIN)/python -m tests.mutants
