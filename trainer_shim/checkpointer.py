@@ -62,6 +62,13 @@ class Checkpointer:
         _, leaves = flatten(self._state(0, data), self._framework.describe)
         self._staging.prepare(self._planned(leaves).size)
 
+    def warm(self, data: Data) -> None:
+        """Let the staging buffer grow to what the state has become, beside the next steps."""
+        try:
+            self.survey(data)
+        except (InvalidInput, MemoryError, OSError) as error:
+            self._cannot = f"no snapshot can be taken: {error}"
+
     def see(self, step: int, loss: float | None) -> None:
         """Take note of a finished step."""
         self.new_steps += 1
@@ -144,7 +151,7 @@ class Checkpointer:
             time.monotonic() - begun,
             begun,
             self._framework.threads,
-            {"python": platform.python_version(), "spotrelay": spotrelay.__version__, **self._framework.versions},
+            versions(self._framework),
             self.code,
         )
 
@@ -156,3 +163,8 @@ class Checkpointer:
         if self._layout is None or self._layout[0] != shape:
             self._layout = (shape, shards.plan(leaves, shards.LIMIT))
         return self._layout[1]
+
+
+def versions(framework: Framework) -> dict[str, str]:
+    """Of everything that may decide the bits."""
+    return {"python": platform.python_version(), "spotrelay": spotrelay.__version__, **framework.versions}

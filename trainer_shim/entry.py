@@ -46,6 +46,7 @@ class Gate:
         self.ports = ports
         self.identity = identity
         self.pulse = pulse
+        self.trouble = ""  # what does not work at present
         self._watcher = watcher
         self._never = threading.Event()
 
@@ -73,12 +74,14 @@ class Gate:
         """
         bound_s = self.identity.timings.boot.total_seconds()
         try:
-            return persevere(request, self, self.identity.time_scale, bound_s, self._failing)
+            answer = persevere(request, self, self.identity.time_scale, bound_s, self._failing)
         except Cancelled as error:
             raise Ended("" if self._watcher.ending is None else self._watcher.ending.why) from error
+        self.trouble = ""
+        return answer
 
     def _failing(self, error: Exception) -> None:
-        self.pulse.set(trouble=str(error))
+        self.trouble = str(error)
 
 
 def take_lease(gate: Gate) -> Lease:

@@ -24,7 +24,7 @@ from spotrelay.core.checkpoint import (
     manifest_key,
     shard_key,
 )
-from spotrelay.core.errors import AlreadyExists, Fenced
+from spotrelay.core.errors import AlreadyExists, Fenced, OutcomeUnknown
 from spotrelay.core.health import Judgement
 from spotrelay.core.ports import StoredObject
 from trainer_shim.environment import Identity
@@ -70,6 +70,7 @@ class Flight:
         self.whole_s = 0.0  # from the snapshot to the commit
         self.over = threading.Event()
         self._cancel = threading.Event()
+        self._unheard = False  # whether a request had no clear answer
         self._ports = ports
         self._identity = identity
 
@@ -156,7 +157,10 @@ class Flight:
 
     def _commit(self, commit: Commit) -> Commit:
         # Sent again until the answer is clear: the store tells an earlier try of ours from a refusal.
+        self._unheard = False
         self._try(lambda: self._ports.store.commit(commit, self._identity.instance_id))
+        if self._unheard:
+            say(f"the reply to the commit of checkpoint {commit.id} was lost; asked again: it is committed")
         return commit
 
     def _store_shards(self, save: int) -> tuple[Shard, ...]:
@@ -200,3 +204,4 @@ class Flight:
 
     def _note(self, error: Exception) -> None:
         self.trouble = str(error)
+        self._unheard = self._unheard or isinstance(error, OutcomeUnknown)

@@ -10,7 +10,7 @@ from spotrelay.core.checkpoint import CheckpointId, SaveReason
 from spotrelay.core.errors import Damaged, Fenced, InvalidInput, SpotrelayError
 from spotrelay.core.live import EXIT_DRAINED, EXIT_FENCED, Phase
 from spotrelay.core.run import Run
-from trainer_shim.checkpointer import Checkpointer, Data
+from trainer_shim.checkpointer import Checkpointer, Data, versions
 from trainer_shim.entry import Ended, Gate, NothingToResume, choose, take_lease
 from trainer_shim.environment import Identity
 from trainer_shim.framework import Framework
@@ -25,6 +25,7 @@ from trainer_shim.watcher import Ending, Watcher
 from trainer_shim.wiring import Ports
 
 LOOK_S = 0.05  # between looks while a save is waited for
+REST_MOST_S = 10.0  # between two tries to save the last state
 GOODBYE_S = 8.0  # for the last requests of a drain, whatever the deadline says
 STUCK_S = 2.0  # a save that has not ended by then and meets failures is not waited for at the end
 EXIT_REFUSED = 1  # nothing can be resumed, or what was found does not fit
@@ -50,7 +51,7 @@ class Session:
 
     # the way in
 
-    def enter(self, total: int = 0) -> None:
+    def enter(self) -> None:
         """Take the lease, then resume from the newest verified checkpoint, if there is one.
 
         Raises:
@@ -58,8 +59,17 @@ class Session:
                 resumed; a line says what happened.
             InvalidInput: the checkpoint does not fit the script; names every misfit. Nothing was changed.
         """
+        try:
+            self._enter()
+        except BaseException:
+            self._watcher.stop()
+            self._pulse.stop()
+            raise
+
+    def _enter(self) -> None:
         self._watcher.start()
         gate = Gate(self._ports, self.identity, self._pulse, self._watcher)
+        self._pulse.watch_trouble("start", lambda: gate.trouble)
         try:
             self._marker.put()
             run = gate.call(lambda: self._ports.store.read_run(self.identity.run_id))
@@ -79,7 +89,7 @@ class Session:
         self._saver.code = run.spec.code_digest or run.spec.image
         self._saver.survey(dict)
         self._pulse.watch_trouble("checkpoint", self._saver.trouble)
-        self._pulse.set(at_once=True, phase=Phase.TRAINING, trouble="")
+        self._pulse.set(at_once=True, phase=Phase.TRAINING)
 
     def _restore(self, gate: Gate) -> None:
         damaged: set[CheckpointId] = set()
@@ -110,6 +120,9 @@ class Session:
         if restored.manifest.threads != here:
             say(f"checkpoint {commit.id} was computed with {restored.manifest.threads} threads, this machine uses "
                 f"{here}: results may differ in their last bits (torch.set_num_threads pins it)")  # fmt: skip
+        if restored.manifest.versions != (ours := versions(self._framework)):
+            changed = ", ".join(f"{k} {v}" for k, v in restored.manifest.versions.items() if ours.get(k) != v)
+            say(f"checkpoint {commit.id} was computed with {changed}: results may differ from here on")
         self._pulse.set(at_once=True, step=commit.step, resumed_from=commit.step, resumed_checkpoint=str(commit.id))
         self._herald.report("restored")
         say(f"run {commit.run_id}, attempt {self.identity.generation}: goes on at step {commit.step}, "
@@ -140,6 +153,7 @@ class Session:
         if not self._stepped:
             self._stepped = True
             self._herald.report("first-step")
+            saver.warm(data)  # the optimizer has its arrays only now
         self._collect()
         if not settled:
             return
@@ -156,16 +170,20 @@ class Session:
             SystemExit: drained or replaced before that.
         """
         saver = self._active()
+        rest_s = LOOK_S
         while self._saved_step != step:
             if saver.flight is None:
                 saver.begin(step, SaveReason.FINAL, data)
             elif saver.flight.snapshot.step != step and saver.flight.trouble:
                 saver.flight.cancel()
             self._wait_for(saver.flight, 1.0)
-            self._collect()
+            flight = self._collect()
             ending = self._watcher.ending
             if ending is not None and self._saved_step != step and time.monotonic() >= ending.deadline:
                 self._drain(ending, step, data)
+            if saver.flight is None and (flight is None or flight.commit is None):
+                time.sleep(rest_s)  # it failed for good, or none could be begun: not again at once
+                rest_s = min(2 * rest_s, REST_MOST_S)
         self._pulse.set(at_once=True, phase=Phase.DONE)
 
     def close(self) -> None:
@@ -192,9 +210,10 @@ class Session:
         if flight is not None and flight.commit is not None:
             self._saved_step = flight.commit.step
         if flight is not None and flight.fenced:
+            kept = "nothing" if self._saved_step is None else f"everything up to step {self._saved_step}"
             self._leave(
                 EXIT_FENCED,
-                f"{flight.failure}. Everything up to the last commit is safe; this process ends here, "
+                f"{flight.failure}. Of what this process knows, {kept} is committed. It ends here; "
                 "the run goes on elsewhere",
             )
         return flight

@@ -5,6 +5,7 @@ Both are latched beside the training loop; nothing that the loop does can make t
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import threading
@@ -45,6 +46,7 @@ class Watcher:
         self._taken = ""  # the one that was acted on
         self._stopped = threading.Event()
         self._before: Any = None
+        self._pid = os.getpid()
 
     @property
     def ending(self) -> Ending | None:
@@ -99,6 +101,10 @@ class Watcher:
             self._publish("Rebalance Recommendation Seen", {})
 
     def _on_term(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:  # a process that the script has forked ends as it would without us
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
         self.end(self._lead * TERM_SHARE, "the machine is shutting down (SIGTERM)")
 
     def _run(self) -> None:
