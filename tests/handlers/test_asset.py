@@ -9,34 +9,23 @@ import json
 import secrets
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 from handlers import settings
-from infra.assets import MODELS, Target, lambda_bundle
+from infra.assets import Target, lambda_bundle
 from infra.host import host_architecture, host_python
-from spotrelay.aws.clients import Clients
-from spotrelay.aws.layout import table_definition
-from spotrelay.aws.live_store import DynamoLiveStore
-from spotrelay.aws.object_store import S3ObjectStore
-from spotrelay.aws.run_store import DynamoRunStore
-from spotrelay.core.live import Heartbeat, Phase
 from spotrelay.core.notice import InstanceState
-from spotrelay.core.run import Run, RunStatus
-from spotrelay.core.spec import Spec
+from spotrelay.core.run import RunStatus
 from spotrelay.testing.ministack import ministack
-from tests.handlers.checkpoints import put_checkpoint
+from tests.handlers.emulated import Stack, make_stack
 from tests.handlers.lambda_python import bare_python, managed_runtime
 from tests.handlers.plane import batch, changed, warning
 from tests.handlers.runtime_api import Function, FunctionFailed
 
 REGION = "us-east-1"
-SPEC = Spec(command=("python", "train.py"), instance_types=("g5.xlarge",))
 
 
 @pytest.fixture(scope="session")
@@ -60,34 +49,6 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
-@dataclass
-class Stack:
-    """What `cdk deploy` would have made, as far as the functions touch it."""
-
-    environment: dict[str, str]
-    clients: Clients
-    store: DynamoRunStore
-    live: DynamoLiveStore
-    objects: S3ObjectStore
-
-    def submit(self, run_id: str) -> None:
-        self.store.create(Run(run_id, SPEC, datetime.now(UTC)))
-
-    def machines(self) -> list[str]:
-        found = self.clients.client("ec2").describe_instances()
-        return [i["InstanceId"] for reservation in found["Reservations"] for i in reservation["Instances"]]
-
-    def train(self, run_id: str) -> str:
-        """The newest attempt takes the lease, commits a checkpoint; returns its machine."""
-        attempt = self.store.load(run_id).current
-        assert attempt is not None and attempt.instance_id is not None
-        self.live.take_lease(run_id, attempt.generation, attempt.instance_id)
-        self.live.beat(Heartbeat(run_id, attempt.generation, 1, Phase.TRAINING, step=10, first_step=True))
-        commit, _ = put_checkpoint(self.objects, run_id, attempt.generation)
-        self.live.commit(commit, attempt.instance_id)
-        return attempt.instance_id
-
-
 @pytest.fixture
 def stack(endpoint: str, monkeypatch: pytest.MonkeyPatch, asset: Path, runtime: Path) -> Stack:
     access = {
@@ -100,44 +61,7 @@ def stack(endpoint: str, monkeypatch: pytest.MonkeyPatch, asset: Path, runtime: 
     }
     for name, value in access.items():
         monkeypatch.setenv(name, value)
-    clients = Clients(REGION, boto3.Session(region_name=REGION))
-    names = {name: f"{name}-{secrets.token_hex(4)}" for name in ("table", "bucket", "bus")}
-    clients.client("dynamodb").create_table(**table_definition(names["table"]))
-    clients.client("s3").create_bucket(Bucket=names["bucket"])
-    clients.client("s3").put_bucket_versioning(Bucket=names["bucket"], VersioningConfiguration={"Status": "Enabled"})
-    clients.client("events").create_event_bus(Name=names["bus"])
-    clients.client("ssm").put_parameter(Name="/spotrelay/launches", Value="on", Type="String")
-    queue = clients.client("sqs").create_queue(QueueName=f"runs-{secrets.token_hex(4)}")["QueueUrl"]
-    environment = {
-        **access,
-        "PYTHONPATH": str(runtime),
-        "AWS_DATA_PATH": str(asset / MODELS),
-        settings.TABLE: names["table"],
-        settings.BUCKET: names["bucket"],
-        settings.BUS: names["bus"],
-        settings.STACK: "Spotrelay",
-        settings.HOME_REGION: REGION,
-        settings.PLACES: json.dumps({REGION: _place(clients.client("ec2"))}),
-        settings.SWITCH: "/spotrelay/launches",
-        settings.RUNS_QUEUE: queue,
-    }
-    return Stack(
-        environment,
-        clients,
-        DynamoRunStore(clients.client("dynamodb"), names["table"]),
-        DynamoLiveStore(clients.client("dynamodb"), names["table"]),
-        S3ObjectStore(clients.client("s3"), names["bucket"]),
-    )
-
-
-def _place(ec2: Any) -> dict[str, Any]:
-    vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
-    zone = f"{REGION}a"
-    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.1.0/24", AvailabilityZone=zone)["Subnet"]["SubnetId"]
-    template = ec2.create_launch_template(
-        LaunchTemplateName=f"t-{secrets.token_hex(4)}", LaunchTemplateData={"ImageId": "ami-12345678"}
-    )["LaunchTemplate"]["LaunchTemplateId"]
-    return {"launch_template": template, "version": "1", "subnets": {zone: subnet}}
+    return make_stack(access, asset, runtime)
 
 
 Start = Callable[[str], Function]
