@@ -191,8 +191,8 @@ class LocalCloud:
         """Have capacity pools answer with an error code, in a fleet's answer or as an exception."""
         return self.call("refuse", match=match, code=code, form=form, times=times)
 
-    def allow(self, match: dict[str, str]) -> Any:
-        """End a refusal."""
+    def allow(self, match: dict[str, str] | None = None) -> Any:
+        """End the refusals of some pools, or all of them."""
         return self.call("allow", match=match)
 
     def zombify(self, instance_id: str) -> Any:
@@ -210,6 +210,22 @@ class LocalCloud:
     def continue_group(self, instance_id: str) -> Any:
         """SIGCONT an instance's processes."""
         return self.call("continue_group", instance_id=instance_id)
+
+    def break_metadata(self, instance_id: str, status: int | None = 503) -> Any:
+        """Have an instance's metadata service answer everything with an HTTP status; None mends it."""
+        return self.call("break_metadata", instance_id=instance_id, status=status)
+
+    def set_quota(self, market: str, family: str, vcpus: int | None, region: str = "*") -> Any:
+        """Limit the vCPUs of a market and instance family; None lifts the limit."""
+        return self.call("set_quota", market=market, family=family, vcpus=vcpus, region=region)
+
+    def limit_requests(self, per_second: float | None, burst: float | None = None) -> Any:
+        """Limit EC2's rate of each action in each region; None lifts the limit."""
+        return self.call("limit_requests", per_second=per_second, burst=burst)
+
+    def console(self, instance_id: str) -> str:
+        """What an instance has written to its console."""
+        return str(self.call("console", instance_id=instance_id))
 
     def expire_credentials(self, instance_id: str) -> Any:
         """Let an instance's current role credentials end now."""

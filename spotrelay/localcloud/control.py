@@ -21,6 +21,10 @@ EC2_METHODS = (
     "wake",
     "stop_group",
     "continue_group",
+    "break_metadata",
+    "set_quota",
+    "limit_requests",
+    "console",
 )
 """Methods of the emulated EC2 that may be called from outside, by name, with keyword arguments."""
 
@@ -76,10 +80,10 @@ class MachineRoom:
     def _supervisor(self, instance_id: str) -> int:
         """The process below which all processes of an instance are."""
         if instance_id not in self._supervisors:
-            known = {i["InstanceId"]: i.get("supervisor") for i in self._ec2.instances()}
-            if not known.get(instance_id):
+            supervisor = next((i["supervisor"] for i in self._ec2.instances() if i["InstanceId"] == instance_id), None)
+            if supervisor is None:
                 raise NoMachine(f"instance {instance_id} has no processes")
-            self._supervisors[instance_id] = int(known[instance_id])
+            self._supervisors[instance_id] = int(supervisor)
         return self._supervisors[instance_id]
 
 

@@ -60,10 +60,10 @@ class Ec2Api(Protocol):
 
 @dataclass
 class _Reply:
-    """A reply on its way out: counted, and kept back when it is to be held."""
+    """A reply on its way out, counted. Its end is kept back until the log has it; all of it when it is to be held."""
 
     send: Send
-    keep: bool
+    keep_all: bool
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
     size: int = 0
@@ -71,15 +71,17 @@ class _Reply:
     kept: list[Message] = field(default_factory=list)
 
     async def take(self, message: Message) -> None:
+        ends = False
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self.headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in message.get("headers", [])}
         elif message["type"] == "http.response.body":
             body = message.get("body", b"")
             self.size += len(body)
+            ends = not message.get("more_body", False)
             if (self.status or 0) >= 400:
                 self.text += body
-        if self.keep:
+        if self.keep_all or ends:
             self.kept.append(message)
         else:
             await self.send(message)
@@ -127,31 +129,48 @@ class Front:
         wire = _wire(scope, body or b"")
         entry = self._describe(wire)
         entry.update(at=arrived, mono=mono, status=None, error="", bytes_out=0, held_s=0.0, trigger=None)
+        reply = None
         try:
             if body is None:
                 entry["error"] = "ClientGone"
             else:
-                await self._apply(scope, wire, entry, receive, send)
+                reply = await self._apply_watched(scope, wire, entry, receive, send)
         finally:
             entry["took_s"] = round(time.monotonic() - mono, 6)
             self._log.write(entry)
+        if reply is not None:
+            await reply.release()
 
-    async def _apply(self, scope: Any, wire: Wire, entry: dict[str, Any], receive: Receive, send: Send) -> None:
+    async def _apply_watched(
+        self, scope: Any, wire: Wire, entry: dict[str, Any], receive: Receive, send: Send
+    ) -> _Reply | None:
         gone = _Disconnect(receive)
         try:
-            await self._apply_watched(scope, wire, entry, gone, send)
+            return await self._apply(scope, wire, entry, gone, send)
         finally:
             gone.stop_watching()
 
-    async def _apply_watched(
+    async def _apply(
         self, scope: Any, wire: Wire, entry: dict[str, Any], gone: _Disconnect, send: Send
-    ) -> None:
+    ) -> _Reply | None:
+        """Have a request answered, with what a trigger makes of it; what is left to send, None when nobody listens."""
         trigger = self._triggers.fire(entry)
         entry["trigger"] = trigger.number if trigger else None
         if trigger and trigger.moment == "before" and not await self._act(trigger, entry, gone):
             entry["error"] = "NeverApplied"
-            return
-        reply = _Reply(send, keep=trigger is not None and trigger.moment == "after")
+            return None
+        reply = _Reply(send, keep_all=trigger is not None and trigger.moment == "after")
+        await self._answer(scope, wire, entry, gone, reply)
+        entry["status"], entry["bytes_out"] = reply.status, reply.size
+        if (reply.status or 0) >= 400:
+            entry["error"] = calls.error_code(reply.text, reply.headers)
+        if trigger and trigger.moment == "after" and not await self._act(trigger, entry, gone):
+            entry["error"] = entry["error"] or "ReplyLost"
+            return None
+        return reply
+
+    async def _answer(self, scope: Any, wire: Wire, entry: dict[str, Any], gone: _Disconnect, reply: _Reply) -> None:
+        """Let whoever is responsible answer: the door itself, our EC2, or MiniStack."""
         answer = self._refusal(wire, entry)
         if answer is not None:
             entry["caller"] = ""
@@ -161,15 +180,6 @@ class Front:
             await _say(answer, reply.take)
         else:
             await self._emulated({**scope, "scheme": "https"}, _replay(wire.body, gone), reply.take)
-        entry["status"], entry["bytes_out"] = reply.status, reply.size
-        if (reply.status or 0) >= 400:
-            entry["error"] = calls.error_code(reply.text, reply.headers)
-        if not reply.keep or trigger is None:
-            return
-        if await self._act(trigger, entry, gone):
-            await reply.release()
-        else:
-            entry["error"] = entry["error"] or "ReplyLost"
 
     async def _act(self, trigger: Trigger, entry: dict[str, Any], gone: _Disconnect) -> bool:
         """Do what a trigger says; False when the sender of the request did not survive it.

@@ -57,7 +57,7 @@ def pipeline(cloud: LocalCloud, name: str) -> str:
     """URL of the dead-letter queue of a new pipeline from source `name` to a recording function."""
     dead_url, dead_arn = queue(cloud, f"{name}-dead")
     redrive = json.dumps({"deadLetterTargetArn": dead_arn, "maxReceiveCount": 2})
-    _, queue_arn = queue(cloud, name, VisibilityTimeout="1", RedrivePolicy=redrive)
+    _, queue_arn = queue(cloud, name, VisibilityTimeout="4", RedrivePolicy=redrive)
     events = cloud.client("events")
     events.put_rule(Name=name, EventPattern=json.dumps({"source": [name]}))
     events.put_targets(Rule=name, Targets=[{"Id": "queue", "Arn": queue_arn}])
@@ -90,7 +90,7 @@ def test_only_the_failed_message_of_a_batch_comes_again_and_ends_in_the_dead_let
 
     publish(cloud, name, {"id": "good", "bad": False}, {"id": "bad", "bad": True})
 
-    eventually(lambda: waiting(cloud, dead) == 1, "the failed message is in the dead-letter queue")
+    eventually(lambda: waiting(cloud, dead) == 1, "the failed message is in the dead-letter queue", 40.0)
     assert seen(cloud, name) == {"good": 1, "bad": 2}
 
 
