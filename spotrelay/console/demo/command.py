@@ -93,7 +93,7 @@ def _played(options: Options, folder: Folder, assembly: Path, script: Path) -> t
     from spotrelay.localcloud.client import LocalCloud
 
     pace = pace_of(options)
-    with ExitStack() as stack, _environment(folder):
+    with ExitStack() as stack, _environment(folder), _cloud_speaks_plainly():
         view = stack.enter_context(Shown(view_for(options.json)))
         lead = 120 * pace.scale
         view.scene(f"every waiting time is multiplied by {pace.scale:g}: a notice of two minutes is {lead:g} s here")
@@ -163,6 +163,18 @@ def _tell_result(options: Options, folder: Folder, findings: list[Finding], resu
         for finding in findings:
             tell(as_json({"kind": "finding", "rule": finding.rule, "problems": finding.problems}))
     tell(json.dumps(result))
+
+
+@contextmanager
+def _cloud_speaks_plainly() -> Iterator[None]:
+    """Within, what the embedded cloud raises becomes an error for a person."""
+    from spotrelay.localcloud.client import CloudFailed
+    from spotrelay.localcloud.deploy import DeployFailed
+
+    try:
+        yield
+    except (CloudFailed, DeployFailed) as error:
+        raise DemoFailed(f"the embedded cloud: {error}") from error
 
 
 @contextmanager

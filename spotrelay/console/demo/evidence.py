@@ -106,13 +106,12 @@ def _request(entry: dict[str, Any], run_id: str) -> Request | None:
 
 def machine_of(instance: dict[str, Any]) -> Machine:
     """An instance of EC2's ledger."""
-    tags = {tag["Key"]: tag["Value"] for tag in instance.get("Tags", [])}
     return Machine(
         instance["InstanceId"],
-        int(tags.get("spotrelay:generation", 0)),
-        str(instance["State"]["Name"]),
+        int(instance["Tags"].get("spotrelay:generation", 0)),
+        str(instance["State"]),
         str(instance["InstanceType"]),
-        str(instance["Placement"]["AvailabilityZone"]),
+        str(instance["AvailabilityZone"]),
     )
 
 
