@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LINT := .venv-lint
 STAMP := $(VENV)/.installed
 ASSEMBLY := spotrelay/_assembly
 LONG ?= long
@@ -18,6 +19,12 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet 'pip>=25.1' --constraint constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[torch,deploy,demo,node]' --group dev
+	@touch $@
+
+# cfn-lint has a home of its own: its needs and those of the CDK library differ
+$(LINT)/.installed: Makefile
+	$(PYTHON) -m venv $(LINT)
+	$(LINT)/bin/python -m pip install --quiet cfn-lint==1.58.0
 	@touch $@
 
 install: $(STAMP) ## the virtual environment with everything that development needs
@@ -37,13 +44,15 @@ test: assembly ## the tests, with fixed seeds
 test-all: assembly ## the tests with the long histories and races
 	SPOTRELAY_HISTORIES=$(LONG) $(BIN)/python -m pytest -n 2 --dist loadgroup
 
-check: install ## formatting, types, import rules, shell scripts, the stack's rules
+check: install $(LINT)/.installed ## formatting, types, import rules, shell scripts, the stack's rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy --cache-dir $${XDG_CACHE_HOME:-$$HOME/.cache}/spotrelay-mypy spotrelay handlers trainer_shim infra
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/shellcheck spotrelay/instance/resume.sh .ci/run
 	$(BIN)/python -m pytest tests/infra -m nag
+	$(BIN)/python -m infra.assembly --out $(ASSEMBLY) --arch host --python host --if-stale
+	$(LINT)/bin/cfn-lint --config-file infra/cfn-lint.yaml $(ASSEMBLY)/*.template.json
 
 docs: install ## renew what the documents show of the code
 	$(BIN)/python -m tests.docs.drawings
@@ -68,4 +77,4 @@ acceptance-aws: install ## on a real account, with your credentials: deploys, tr
 	$(BIN)/python -m tests.acceptance_aws
 
 clean: ## everything that was made here
-	rm -rf $(VENV) $(ASSEMBLY) cdk.out node_modules .spotrelay build dist
+	rm -rf $(VENV) $(LINT) $(ASSEMBLY) cdk.out node_modules .spotrelay build dist
