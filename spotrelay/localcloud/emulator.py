@@ -149,9 +149,12 @@ def run_lambdas_with(worker: Callable[[str, dict[str, Any], bytes], Any], most: 
 
 
 def complete_conditions() -> None:
-    """Give the policy evaluator the condition keys of DynamoDB and EventBridge that it does not read itself."""
+    """Give the policy evaluator what it does not read itself: condition keys of DynamoDB and EventBridge, and that a
+    batch to a queue needs the same right as a single message.
+    """
     actions: Any = importlib.import_module("ministack.core.iam_actions")
     of_dynamodb, of_tags = actions.dynamodb_service_context, actions.request_tag_context
+    of_request = actions.extract_iam_action
 
     def dynamodb_context(body: bytes) -> dict[str, Any]:
         keys = conditions.leading_keys(body, index_key)
@@ -161,6 +164,11 @@ def complete_conditions() -> None:
         told = conditions.event_context(body) if action == "events:PutEvents" else {}
         return {**of_tags(service, action, body, query), **told}
 
+    def permission(service: str, *request: Any) -> str | None:
+        found: str | None = of_request(service, *request)
+        return found.removesuffix("Batch") if found and service == "sqs" else found
+
+    actions.extract_iam_action = permission
     actions.dynamodb_service_context = dynamodb_context
     actions.request_tag_context = common_context
 

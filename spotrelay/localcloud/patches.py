@@ -119,6 +119,11 @@ _AT_START = (
         "both are read from the request and given to its evaluator; in a transaction all its keys count at once",
     ),
     Patch(
+        "batches to queues",
+        "MiniStack asks for `sqs:SendMessageBatch`, an action that AWS does not have",
+        "a batch needs the right to its single call, `sqs:SendMessage` and its like, as on AWS",
+    ),
+    Patch(
         "transport",
         "a bucket that demands TLS refuses everything over plain HTTP",
         "requests over loopback count as `aws:SecureTransport`",

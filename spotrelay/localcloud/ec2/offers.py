@@ -99,7 +99,7 @@ def price_history(region: str, request: Mapping[str, Any], now: float) -> dict[s
             "InstanceType": name,
             "ProductDescription": _PRODUCT,
             "SpotPrice": f"{price:.6f}",
-            "Timestamp": since,
+            "Timestamp": float(since),
         }
         for name in types
         for zone in zones
