@@ -6,7 +6,7 @@ what should be rather than what to change.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 
 from handlers.control import ControlPlane
@@ -22,6 +22,7 @@ from spotrelay.core.facts import (
     LaunchUnclear,
     MachineFound,
     Observed,
+    Priced,
     TerminateAsked,
     VerificationPostponed,
     Verified,
@@ -29,12 +30,17 @@ from spotrelay.core.facts import (
 from spotrelay.core.placement import Pool
 from spotrelay.core.run import Intent, Run
 
+Prices = Mapping[Pool, float]  # dollars an hour
+
 TOUCH_THE_WORLD = (Fence, Verify, Send, Resolve, Observe, Terminate)
 CHANGE_WHAT_IS_READ_BESIDE = (Fence, Verify)  # the lease and the verdicts are not part of the row
 
 
-def act(decision: Decision, run: Run, plane: ControlPlane) -> tuple[Fact, ...]:
+def act(decision: Decision, run: Run, plane: ControlPlane, prices: Prices) -> tuple[Fact, ...]:
     """Do what was decided, and say what came of it.
+
+    Args:
+        prices: those that are known already, by pool.
 
     Raises:
         Unavailable, Contention: a service does not answer; the run stays due, and it is tried again.
@@ -46,7 +52,7 @@ def act(decision: Decision, run: Run, plane: ControlPlane) -> tuple[Fact, ...]:
         case Verify(checkpoints=checkpoints):
             return tuple(_verify(checkpoints, run, plane))
         case Send(intent=intent):
-            return (_send(intent, plane),)
+            return (_send(intent, plane, prices),)
         case Resolve(intent=intent):
             machine = plane.machines.find(run.run_id, intent.launch)
             return (MachineFound(machine) if machine else LaunchAbandoned(intent.launch),)
@@ -78,23 +84,28 @@ def _terminate(instance_id: str, run: Run, plane: ControlPlane) -> None:
         plane.telemetry.error("machine not ended", run_id=run.run_id, instance_id=instance_id, cause=str(error))
 
 
-def _send(intent: Intent, plane: ControlPlane) -> Fact:
+def _send(intent: Intent, plane: ControlPlane, prices: Prices) -> Fact:
     try:
         answer = plane.machines.launch(intent.request, plane.clock.now())
     except (OutcomeUnknown, Contention, Unavailable) as error:
         return LaunchUnclear(intent.launch, str(error))
-    return LaunchAnswered(intent.launch, answer, _price(answer.pool, plane))
+    return LaunchAnswered(intent.launch, answer, prices.get(answer.pool) if answer.pool else None)
 
 
-def _price(pool: Pool | None, plane: ControlPlane) -> float | None:
-    """What the machine costs an hour, if that can be learnt; a launch does not depend on it."""
-    if pool is None:
+def missing_price(run: Run, plane: ControlPlane) -> Priced | None:
+    """What the newest machine costs, if its launch did not tell and it can be learnt.
+
+    Asked once the machine is written down: a price is worth no delay of that.
+    """
+    attempt = run.current
+    if attempt is None or attempt.pool is None or attempt.instance_id is None or attempt.price is not None:
         return None
     try:
-        return plane.machines.prices((pool,)).get(pool)
+        price = plane.machines.prices((attempt.pool,)).get(attempt.pool)
     except SpotrelayError as error:
-        plane.telemetry.warning("price not known", pool=str(pool), cause=str(error))
+        plane.telemetry.warning("price not known", run_id=run.run_id, pool=str(attempt.pool), cause=str(error))
         return None
+    return None if price is None else Priced(attempt.instance_id, price)
 
 
 def _verify(checkpoints: tuple[Checkpoint, ...], run: Run, plane: ControlPlane) -> Iterator[Fact]:

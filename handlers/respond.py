@@ -12,8 +12,9 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
-from handlers.act import CHANGE_WHAT_IS_READ_BESIDE, TOUCH_THE_WORLD, act, condemn
+from handlers.act import CHANGE_WHAT_IS_READ_BESIDE, TOUCH_THE_WORLD, act, condemn, missing_price
 from handlers.control import ControlPlane
 from handlers.settings import DECISION, EVENT_TO_LAUNCH, LAUNCHES_STOPPED, LOST_RACES, POSTPONED
 from spotrelay.core.decide import Decision, Reserve, Rest, Send, Site, Wait, claim, decide
@@ -69,9 +70,17 @@ class Response:
         self._facts: list[Fact] = []  # grows with what the acts bring, so that a lost race loses none
         self._started = started
         self._allowed: bool | None = None  # what the kill switch said, once it was asked
+        self._prices: dict[Pool, float] = {}  # asked for when the run has a dollar ceiling
+        self._moves: list[dict[str, Any]] = []  # changes of status, saved and not yet published
 
     def to_the_end(self) -> None:
         """Decide and act until the run waits or rests."""
+        try:
+            self._go_on()
+        finally:
+            self._publish()
+
+    def _go_on(self) -> None:
         self._load()
         self._condemn()
         for fact in self._facts:
@@ -121,7 +130,9 @@ class Response:
     def _real_site(self, capped: bool) -> Site:
         if self._allowed is None:
             self._allowed = self._ask_switch()
-        return replace(self._plane.site, launches_allowed=self._allowed, prices=self._prices() if capped else None)
+        if capped and not self._prices:
+            self._prices = self._ask_prices()
+        return replace(self._plane.site, launches_allowed=self._allowed, prices=self._prices if capped else None)
 
     def _ask_switch(self) -> bool:
         try:
@@ -136,7 +147,7 @@ class Response:
     def _pools(self) -> tuple[Pool, ...]:
         return pools_of(self._run.spec, self._plane.site.zones)
 
-    def _prices(self) -> dict[Pool, float]:
+    def _ask_prices(self) -> dict[Pool, float]:
         try:
             return self._plane.machines.prices(self._pools())
         except SpotrelayError as error:
@@ -157,7 +168,7 @@ class Response:
         """
         self._tell(decision)
         try:
-            facts = act(decision, self._run, self._plane)
+            facts = act(decision, self._run, self._plane, self._prices)
         except Unavailable as error:
             self._plane.telemetry.count(POSTPONED)
             self._plane.telemetry.error("act postponed", run_id=self._run_id, why=decision.why, cause=str(error))
@@ -168,7 +179,15 @@ class Response:
         self._save(decision.why)
         if isinstance(decision, CHANGE_WHAT_IS_READ_BESIDE):
             self._load()
+        if isinstance(decision, Send):
+            self._price()
         return True
+
+    def _price(self) -> None:
+        fact = missing_price(self._run, self._plane)
+        if fact is not None:
+            self._facts.append(fact)
+            self._record(fact)
 
     def _tell(self, decision: Decision) -> None:
         fields = {"run_id": self._run_id, "decision": type(decision).__name__, "why": decision.why}
@@ -212,7 +231,7 @@ class Response:
             self._saved = self._read_back(before, after)
         self._run = self._saved
         if before.status is not after.status:
-            self._publish(before, after, why)
+            self._moves.append(_move(before, after, why))
 
     def _read_back(self, before: Run, after: Run) -> Run:
         """Our own write, if it is there; else as if the race were lost, for somebody may have won it."""
@@ -221,16 +240,22 @@ class Response:
             return found
         raise LostRace(f"run {self._run_id}: the reply to a write was lost, and the row is another's")
 
-    def _publish(self, before: Run, after: Run, why: str) -> None:
-        detail = {
-            "run_id": self._run_id,
-            "from": before.status.value,
-            "to": after.status.value,
-            "reason": after.news[-1].text if after.news else why,
-            "generation": after.current.generation if after.current else 0,
-            "schema": 1,
-        }
-        try:
-            self._plane.publisher.publish(STATUS_CHANGED, detail)
-        except SpotrelayError as error:  # a hint for users: what it says is in the row
-            self._plane.telemetry.warning("status change not published", run_id=self._run_id, cause=str(error))
+    def _publish(self) -> None:
+        """Tell users what was saved. A hint: what it says is in the row, and a launch goes first."""
+        moves, self._moves = self._moves, []
+        for detail in moves:
+            try:
+                self._plane.publisher.publish(STATUS_CHANGED, detail)
+            except SpotrelayError as error:
+                self._plane.telemetry.warning("status change not published", cause=str(error), **detail)
+
+
+def _move(before: Run, after: Run, why: str) -> dict[str, Any]:
+    return {
+        "run_id": after.run_id,
+        "from": before.status.value,
+        "to": after.status.value,
+        "reason": after.news[-1].text if after.news else why,
+        "generation": after.current.generation if after.current else 0,
+        "schema": 1,
+    }

@@ -18,6 +18,14 @@ class LaunchAnswered:
 
 
 @dataclass(frozen=True)
+class Priced:
+    """What a machine costs, where that was learnt after its launch was recorded."""
+
+    instance_id: str
+    price: float  # dollars an hour
+
+
+@dataclass(frozen=True)
 class LaunchUnclear:
     """A launch was sent and its outcome is not known, or it was throttled: the same request goes again."""
 
@@ -82,6 +90,7 @@ Fact = (
     | RebalanceRecommendation
     | StateChange
     | LaunchAnswered
+    | Priced
     | LaunchUnclear
     | LaunchAbandoned
     | MachineFound

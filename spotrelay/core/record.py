@@ -17,6 +17,7 @@ from spotrelay.core.facts import (
     LaunchUnclear,
     MachineFound,
     Observed,
+    Priced,
     TerminateAsked,
     VerificationPostponed,
     Verified,
@@ -246,6 +247,14 @@ def _(fact: LaunchAnswered, run: Run, now: datetime, site: Site) -> Run:
     if fact.answer.instance_id is None:
         return _all_refused(run, fact, now)
     return _machine_given(run, generation, fact.answer.instance_id, fact.answer.pool, fact.price, now)
+
+
+@_apply.register
+def _(fact: Priced, run: Run, now: datetime, site: Site) -> Run:
+    attempt = run.attempt_on(fact.instance_id)
+    if attempt is None or attempt.price is not None:
+        return run
+    return with_attempt(run, replace(attempt, price=fact.price))
 
 
 @_apply.register

@@ -28,11 +28,13 @@ from spotrelay.core.notice import InstanceState
 from spotrelay.core.placement import FailureScope
 from spotrelay.core.ports import LaunchAnswer
 from spotrelay.core.run import AttemptState, Run, RunStatus
+from spotrelay.core.spec import Limits
 from spotrelay.testing import Crash, Fault, MemoryMachines, MemoryStore, Script, faulty
 from spotrelay.testing.faults import at
 from tests.handlers.plane import SPEC, ListQueue, World, batch, changed, context, counted, warning
 
 SOME = "i-0123456789abcdef0"
+CAPPED = replace(SPEC, limits=Limits(max_dollars=5.0))
 
 
 @pytest.fixture
@@ -379,6 +381,66 @@ def test_a_run_that_needs_no_launch_does_not_ask_for_the_switch(world: World) ->
     world.look(plane=counted(world, "switch", world.switch, calls))
 
     assert calls == []
+
+
+def test_the_price_of_a_machine_is_recorded(world: World) -> None:
+    world.start()
+
+    attempt = world.run().current
+
+    assert attempt is not None and attempt.price == 1.0
+
+
+def test_a_launch_does_not_depend_on_its_price(world: World) -> None:
+    machine = world.start()
+    machines = faulty(world.machines, Script({"prices": [Fault.UNAVAILABLE] * 9}))
+
+    world.warn(machine, plane=replace(world.plane, machines=machines))
+
+    attempt = world.run().current
+    assert attempt is not None and attempt.instance_id is not None and attempt.price is None
+
+
+def test_a_run_with_a_dollar_ceiling_asks_for_prices_before_it_launches(world: World) -> None:
+    calls: list[str] = []
+    world.submit(spec=CAPPED)
+
+    world.tell("Run Submitted", counted(world, "machines", world.machines, calls), run_id="run-1")
+
+    assert calls == ["prices", "launch"]
+    attempt = world.run().current
+    assert attempt is not None and attempt.price == 1.0
+
+
+def test_a_run_with_a_dollar_ceiling_launches_nothing_at_an_unknown_price(world: World) -> None:
+    world.submit(spec=CAPPED)
+    machines = faulty(world.machines, Script({"prices": [Fault.UNAVAILABLE] * 9}))
+
+    world.tell("Run Submitted", replace(world.plane, machines=machines), run_id="run-1")
+    assert launched(world) == []
+
+    world.settle(3)
+    assert launched(world) == [(1, 1)]
+
+
+def test_a_run_with_a_dollar_ceiling_asks_for_no_price_while_it_trains(world: World) -> None:
+    world.start(spec=CAPPED)
+    calls: list[str] = []
+
+    world.look(plane=counted(world, "machines", world.machines, calls))
+
+    assert calls == []
+
+
+def test_a_launch_goes_before_what_users_are_told(world: World) -> None:
+    machine = world.start()
+    calls: list[str] = []
+    plane = counted(world, "machines", world.machines, calls)
+    plane = replace(plane, publisher=counted(world, "publisher", world.publisher, calls).publisher)
+
+    world.warn(machine, plane=plane)
+
+    assert calls.index("launch") < calls.index("publish")
 
 
 # looking again
