@@ -212,7 +212,7 @@ class Response:
     def _wake_at(self, until: datetime) -> None:
         """Have the run looked at then, when the next sweep would be late. The sweep comes all the same."""
         queue, away = self._plane.runs_queue, until - self._plane.clock.now()
-        if queue is None or away >= self._plane.site.timings.watch:
+        if queue is None or away > self._plane.site.timings.watch * 0.75:
             return
         try:
             queue.send([self._run_id], max(away, timedelta(0)))

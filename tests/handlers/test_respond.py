@@ -29,7 +29,7 @@ from spotrelay.core.placement import FailureScope
 from spotrelay.core.ports import LaunchAnswer
 from spotrelay.core.run import AttemptState, Run, RunStatus
 from spotrelay.core.spec import Limits
-from spotrelay.testing import Crash, Fault, MemoryMachines, MemoryStore, Script, faulty
+from spotrelay.testing import Crash, Fault, ManualClock, MemoryMachines, MemoryStore, Script, faulty
 from spotrelay.testing.faults import at
 from tests.handlers.plane import SPEC, ListQueue, World, batch, changed, context, counted, warning
 
@@ -459,7 +459,16 @@ def test_a_launch_whose_answer_was_lost_is_looked_at_before_the_next_sweep(world
     assert due_at is not None and after == due_at - world.clock.now() < timedelta(minutes=1)
 
 
-def test_a_run_in_good_health_waits_for_the_sweep(world: World) -> None:
+class Ticking(ManualClock):
+    """A clock that goes on by itself, as real ones do."""
+
+    def now(self) -> datetime:
+        return self.advance(timedelta(milliseconds=7))
+
+
+@pytest.mark.parametrize("clock", [ManualClock, Ticking])
+def test_a_run_in_good_health_waits_for_the_sweep(clock: type[ManualClock]) -> None:
+    world = World(clock=clock())
     queue = ListQueue()
     world.start()
 
