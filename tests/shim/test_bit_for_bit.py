@@ -92,10 +92,22 @@ def with_loader(loader: Any) -> Parts:
     return parts
 
 
+class Moody(Jittered):
+    """A data set with a random generator of its own."""
+
+    def __init__(self) -> None:
+        self.mood = random.Random(6)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        inputs, wanted = super().__getitem__(index)
+        return inputs * self.mood.random(), wanted
+
+
 LOADERS: dict[str, Any] = {
     "a stream": lambda: DataLoader(Stream(), batch_size=4),
     "a stream in a worker": lambda: DataLoader(Stream(), batch_size=4, num_workers=1),
     "a list of batches": lambda: [(torch.full((4, 8), float(n)), torch.tensor([0, 1, 2, 0])) for n in range(7)],
+    "a data set with its own generator": lambda: DataLoader(Moody(), batch_size=4, shuffle=True),
     "weighted samples": lambda: DataLoader(
         Jittered(),
         batch_size=4,
