@@ -61,7 +61,7 @@ class Pace:
 
 def pace_of(options: Options) -> Pace:
     """The pace that the options ask for."""
-    pace = Pace(steps=160, every_steps=8, scale=0.05) if options.fast else Pace(steps=400, every_steps=20, scale=0.1)
+    pace = Pace(steps=130, every_steps=6, scale=0.05) if options.fast else Pace(steps=400, every_steps=20, scale=0.1)
     return replace(pace, steps=options.steps or pace.steps)
 
 

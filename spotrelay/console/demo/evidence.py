@@ -106,12 +106,13 @@ def _request(entry: dict[str, Any], run_id: str) -> Request | None:
 
 def machine_of(instance: dict[str, Any]) -> Machine:
     """An instance of EC2's ledger."""
+    tags = {tag["Key"]: tag["Value"] for tag in instance["Tags"]}
     return Machine(
         instance["InstanceId"],
-        int(instance["Tags"].get("spotrelay:generation", 0)),
-        str(instance["State"]),
+        int(tags.get("spotrelay:generation", 0)),
+        str(instance["State"]["Name"]),
         str(instance["InstanceType"]),
-        str(instance["AvailabilityZone"]),
+        str(instance["Placement"]["AvailabilityZone"]),
     )
 
 

@@ -35,17 +35,19 @@ def in_terminal(evidence: Evidence, width: int = 100) -> str:
     """Draw it in characters."""
     import plotext
 
-    plotext.clear_figure()
-    plotext.theme("clear")
-    plotext.plot_size(min(width, 120), 20)
     kept: dict[int, float] = {}
     for _, losses in sorted(evidence.losses.items()):
         kept.update(losses)
-    plotext.plot(*_columns(sorted(kept.items())), marker="dot")
+    figure = plotext.figure
+    figure.clear()
+    figure.plot_size(min(width, 120), 18)
+    figure.title("loss against step; each vertical line is a reclaim")
+    curve = figure.signal(*_columns(sorted(kept.items())), marker="braille")
+    curve.lines()
+    figure.draw(curve)
     for reclaim in evidence.reclaims:
-        plotext.vertical_line(reclaim.step)
-    plotext.title("loss against step; each vertical line is a reclaim")
-    return str(plotext.build())
+        figure.line(reclaim.step, "vertical")
+    return str(plotext.uncolorize(str(figure.build())))
 
 
 def _columns(points: list[tuple[int, float]]) -> tuple[list[int], list[float]]:

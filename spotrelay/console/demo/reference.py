@@ -76,6 +76,10 @@ class Reference:
         """Loss by step, as far as it has come."""
         return losses_in(self._log.read_text(errors="replace"))
 
+    def step(self) -> int:
+        """Steps finished: a line is printed for each."""
+        return self._log.read_bytes().count(b"\n")
+
     def digest(self) -> str:
         """Digest of its final weights; empty while it trains."""
         try:

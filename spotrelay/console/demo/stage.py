@@ -18,7 +18,7 @@ from spotrelay.localcloud.client import LocalCloud
 
 T = TypeVar("T")
 
-LOOK_S = 0.25  # between looks
+LOOK_S = 0.5  # between looks
 PATIENCE_S = 150.0  # for one thing to come about
 
 
@@ -35,19 +35,25 @@ class Stage:
         self.run_id = run_id
         self.reference = reference
         self._shown = 0
+        self._version = 0
         self._reference_step = 0
 
     def look(self) -> Run:
         """The run as it is now; whatever is new is shown."""
         run = self.services.runs.load(self.run_id)
+        if run.version != self._version:  # a line is only ever written together with the row
+            self._show_news()
+            self._version = run.version
+        if self.reference.running:
+            self._reference_step = self.reference.step()
+        self.view.progress(run, self._reference_step)
+        return run
+
+    def _show_news(self) -> None:
         lines = self.services.runs.timeline(self.run_id)
         for entry in lines[self._shown :]:
             self.view.entry(entry)
         self._shown = len(lines)
-        if self.reference.running:
-            self._reference_step = max(self.reference.losses(), default=-1) + 1
-        self.view.progress(run, self._reference_step)
-        return run
 
     def until(self, found: Callable[[Run], T | None], what: str, patience_s: float = PATIENCE_S) -> T:
         """Look until `found` gives something, and give that.
