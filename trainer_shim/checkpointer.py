@@ -69,11 +69,9 @@ class Checkpointer:
         except (InvalidInput, MemoryError, OSError) as error:
             self._cannot = f"no snapshot can be taken: {error}"
 
-    def see(self, step: int, loss: float | None) -> None:
-        """Take note of a finished step."""
-        self.new_steps += 1
-        if loss is not None:
-            self._band.see(step, loss)
+    def see(self, step: int, loss: float) -> None:
+        """Take note of a step's loss."""
+        self._band.see(step, loss)
 
     def due(self) -> SaveReason | None:
         """Why a checkpoint should be begun now, if one should."""

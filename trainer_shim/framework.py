@@ -100,6 +100,10 @@ class Framework(Protocol):
         """
         ...
 
-    def loss(self, value: Any) -> float | None:
-        """A loss as a number; None when it is none."""
+    def loss(self, value: Any, wait: bool) -> float | None:
+        """A loss as a number; None when it is none.
+
+        Args:
+            wait: also when that means to wait for a device; None otherwise.
+        """
         ...

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import fcntl
-import os
 from pathlib import Path
 from typing import IO
 
 from spotrelay.core.errors import InvalidInput
+from trainer_shim.voice import say
 
 NAME = "attached"
 
@@ -27,8 +27,12 @@ class Marker:
         """
         if self._folder is None:
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        file = (self._folder / NAME).open("a+")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            file = (self._folder / NAME).open("a+")
+        except OSError as error:
+            say(f"the agent cannot be told that training has begun, which harms nothing: {error}")
+            return
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -37,7 +41,4 @@ class Marker:
                 "another process on this machine has attached to this run already: two would overwrite each "
                 "other's checkpoints. Call attach() in one process only"
             ) from error
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
         self._file = file

@@ -25,6 +25,7 @@ from trainer_shim.watcher import Ending, Watcher
 from trainer_shim.wiring import Ports
 
 LOOK_S = 0.05  # between looks while a save is waited for
+LOSS_S = 1.0  # between looks at losses that are still on a device
 REST_MOST_S = 10.0  # between two tries to save the last state
 GOODBYE_S = 8.0  # for the last requests of a drain, whatever the deadline says
 STUCK_S = 2.0  # a save that has not ended by then and meets failures is not waited for at the end
@@ -46,6 +47,8 @@ class Session:
         self._saver: Checkpointer | None = None
         self._rebalance = False
         self._stepped = False
+        self._unseen: tuple[int, Any] | None = None  # newest step and its loss, until the loss is looked at
+        self._looked_at = 0.0  # monotonic
         self._saved_step: int | None = None  # of the newest checkpoint known to be committed
         self._closed = False
 
@@ -147,9 +150,10 @@ class Session:
             SystemExit: drained, or replaced by another attempt.
         """
         saver = self._active()
-        number = self._framework.loss(loss)
-        saver.see(step, number)
-        self._pulse.set(step=step, loss=number, first_step=True, at_once=not self._stepped)
+        saver.new_steps += 1
+        self._unseen = (step, loss)
+        self._look_at_loss(wait=time.monotonic() - self._looked_at > LOSS_S)
+        self._pulse.set(step=step, first_step=True, at_once=not self._stepped)
         if not self._stepped:
             self._stepped = True
             self._herald.report("first-step")
@@ -160,7 +164,7 @@ class Session:
         if self._watcher.ending is not None:
             self._drain(self._watcher.ending, step, data)
         reason = self._reason(saver)
-        if reason is not None and saver.begin(step, reason, data) is not None:
+        if reason is not None and self._begin(step, reason, data):
             self._rebalance = False
 
     def finish(self, step: int, data: Data) -> None:
@@ -173,7 +177,7 @@ class Session:
         rest_s = LOOK_S
         while self._saved_step != step:
             if saver.flight is None:
-                saver.begin(step, SaveReason.FINAL, data)
+                self._begin(step, SaveReason.FINAL, data)
             elif saver.flight.snapshot.step != step and saver.flight.trouble:
                 saver.flight.cancel()
             self._wait_for(saver.flight, 1.0)
@@ -199,6 +203,23 @@ class Session:
             flight.cancel()
         self._watcher.stop()
         self._pulse.stop()
+
+    def _begin(self, step: int, reason: SaveReason, data: Data) -> bool:
+        saver = self._active()
+        if saver.flight is None:
+            self._look_at_loss(wait=True)
+        return saver.begin(step, reason, data) is not None
+
+    def _look_at_loss(self, wait: bool) -> None:
+        # To ask a GPU for a number is to wait for everything that it still has to do.
+        if self._unseen is None:
+            return
+        step, loss = self._unseen
+        number = self._framework.loss(loss, wait)
+        if number is not None:
+            self._unseen, self._looked_at = None, time.monotonic()
+            self._active().see(step, number)
+            self._pulse.set(loss=number)
 
     def _reason(self, saver: Checkpointer) -> SaveReason | None:
         if self._watcher.take_rebalance() and not saver.fresh():
@@ -244,7 +265,7 @@ class Session:
         if choice is LastSave.NEW and saver.flight is not None:
             saver.flight.cancel()
             self._finish_flight(ending.deadline)
-        if choice in (LastSave.NEW, LastSave.FINISH_THEN_NEW) and saver.begin(step, SaveReason.NOTICE, data):
+        if choice in (LastSave.NEW, LastSave.FINISH_THEN_NEW) and self._begin(step, SaveReason.NOTICE, data):
             self._finish_flight(ending.deadline)
 
     def _finish_flight(self, deadline: float) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, WeightedRandomSampler
 
 import trainer_shim
+from spotrelay.core.errors import InvalidInput
 from tests.shim.training import STEPS, Jittered, Outcome, Parts, build, train
 from tests.shim.world import World
 
@@ -171,3 +172,23 @@ def test_a_run_is_told_where_it_stands(world: World) -> None:
 
     assert (run.id, run.generation, run.resumed_from, run.step_number) == ("run-1", 2, resumed_at, resumed_at)
     assert run.extra["seen"] == list(range(resumed_at))
+
+
+def test_a_loader_of_another_kind_is_refused(world: World) -> None:
+    world.submit()
+    lost_after(world, 4, build())
+
+    with pytest.raises(InvalidInput, match="a dataloader loader, and this one is replayed"):
+        train(lambda **given: world.attach(2, **given), with_loader([(torch.zeros(4, 8), torch.tensor([0, 1, 2, 0]))]))
+
+
+def test_a_loader_that_was_changed_is_told_of(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.submit()
+    lost_after(world, 4, build())
+    parts = build()
+    parts.loader = DataLoader(Jittered(), batch_size=2, shuffle=True)
+
+    with caplog.at_level("INFO"):
+        train(lambda **given: world.attach(2, **given), parts)
+
+    assert "batch_size 4 → 2" in caplog.text

@@ -150,9 +150,11 @@ class TorchFramework:
         """See `trainer_shim.framework.Framework.feed`."""
         return torch_data.feed(loader, endless, tracked, position, settled)
 
-    def loss(self, value: Any) -> float | None:
+    def loss(self, value: Any, wait: bool) -> float | None:
         """See `trainer_shim.framework.Framework.loss`."""
         if isinstance(value, torch.Tensor):
+            if value.device.type != "cpu" and not wait:
+                return None
             return float(value.detach()) if value.numel() == 1 else None
         return None if value is None else float(value)
 

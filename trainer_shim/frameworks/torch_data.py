@@ -13,14 +13,17 @@ data set whose workers keep state of their own in memory, cannot be continued ex
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset
 
+from spotrelay.core.errors import InvalidInput
 from trainer_shim.frameworks import torch_random
 from trainer_shim.frameworks.torch_workers import PreparedWorker, Tagged, TaggingCollate
+from trainer_shim.voice import say
 
 
 def feed(
@@ -53,6 +56,7 @@ class LoaderFeed:
         self.start: dict[str, Any] = {}
         self._batches: Iterator[Any] | None = None
         if position is not None:
+            self._compare(position)
             self.epoch, self.consumed = position["epoch"], position["consumed"]
             self.resume(position)
             self.own.set_state(position["own"])
@@ -78,11 +82,31 @@ class LoaderFeed:
         """See `trainer_shim.framework.Feed.position`."""
         return {
             "kind": self.kind,
+            "form": self.form(),
             "epoch": self.epoch,
             "consumed": self.consumed,
             "start": self.start,
             "own": self.own.state(),
         }
+
+    def form(self) -> dict[str, Any]:
+        """What decides the batches, as far as it can be asked for."""
+        names = ("batch_size", "num_workers", "drop_last")
+        found = {name: getattr(self.loader, name) for name in names if hasattr(self.loader, name)}
+        with contextlib.suppress(TypeError):  # a loader without a length
+            found["batches"] = len(self.loader)
+        return found
+
+    def _compare(self, position: dict[str, Any]) -> None:
+        if position["kind"] != self.kind:
+            raise InvalidInput(
+                f"the checkpoint's data position is of a {position['kind']} loader, and this one is {self.kind}: "
+                "give run.steps() the loader that the run began with"
+            )
+        was, now = position["form"], self.form()
+        changed = ", ".join(f"{name} {was[name]} → {now.get(name)}" for name in was if was[name] != now.get(name))
+        if changed:
+            say(f"the loader is another one than at the checkpoint ({changed}): batches will differ from here on")
 
     def close(self) -> None:
         """See `trainer_shim.framework.Feed.close`."""
