@@ -74,7 +74,7 @@ def _measure(events: int, stack: Stack, ours: Function, bare: Function, cloud: L
     """Milliseconds from handing out the event to the request's arrival; the first of each is not counted."""
     found: dict[str, list[float]] = {"to_ec2_ms": [], "bare_to_ec2_ms": []}
     for number in range(events + 1):
-        machine = _training(stack, f"run-{number}")
+        machine = training(stack, f"run-{number}")
         sent = time.time()
         answer = ours.invoke(batch(warning(machine)))
         if answer["batchItemFailures"]:
@@ -91,7 +91,7 @@ def _measure(events: int, stack: Stack, ours: Function, bare: Function, cloud: L
     return {name: values[1:] for name, values in found.items()}
 
 
-def _training(stack: Stack, run_id: str) -> str:
+def training(stack: Stack, run_id: str) -> str:
     """A run that trains on a machine which only its row knows; returns the machine."""
     now, machine = datetime.now(UTC), f"i-{secrets.token_hex(8)}0"
     pool = Pool("us-east-1", "us-east-1a", "g5.xlarge")
