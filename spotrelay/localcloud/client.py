@@ -36,7 +36,8 @@ class LocalCloud:
     """One embedded cloud: `with LocalCloud(Path(".spotrelay/demo")) as cloud: …`.
 
     Args:
-        home: the only folder in which it writes; made when missing, left there at the end for whoever reads the logs.
+        home: the only folder in which it writes; made when missing, left there at the end for whoever reads the logs;
+            the request log begins anew with each cloud.
         time_scale: how much of each real waiting time is waited; 1 is real time, 0.1 ten times as fast.
     """
 

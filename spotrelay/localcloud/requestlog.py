@@ -22,10 +22,10 @@ from typing import Any
 
 
 class RequestLog:
-    """Appends entries; thread-safe, each entry one write."""
+    """Starts a log anew and appends to it; thread-safe, each entry one write."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("a", encoding="utf-8", buffering=1)
+        self._file = path.open("w", encoding="utf-8", buffering=1)
         self._lock = threading.Lock()
 
     def write(self, entry: dict[str, Any]) -> None:

@@ -68,6 +68,17 @@ def test_leading_keys_of_a_table_are_enforced_in_items_queries_and_transactions(
     assert refusal(dynamodb.transact_write_items, TransactItems=both) == "AccessDeniedException"
 
 
+def test_the_right_to_send_covers_sending_a_batch_and_nothing_else(cloud: LocalCloud, name: str) -> None:
+    url = cloud.client("sqs").create_queue(QueueName=name)["QueueUrl"]
+    rights = allow("sqs:SendMessage", on=f"arn:aws:sqs:us-east-1:000000000000:{name}")
+    sqs = cloud.client("sqs", **as_role(cloud, role(cloud, name, "lambda.amazonaws.com", rights)))
+
+    sent = sqs.send_message_batch(QueueUrl=url, Entries=[{"Id": "1", "MessageBody": "x"}])
+
+    assert len(sent["Successful"]) == 1
+    assert refusal(sqs.receive_message, QueueUrl=url) == "AccessDenied"
+
+
 def test_the_source_of_published_events_is_enforced(cloud: LocalCloud, name: str) -> None:
     rights = allow("events:PutEvents", when={"StringEquals": {"events:source": ["spotrelay"]}})
     events = cloud.client("events", **as_role(cloud, role(cloud, name, "ec2.amazonaws.com", rights)))

@@ -15,7 +15,7 @@ import pytest
 
 from spotrelay.localcloud import processes
 from spotrelay.localcloud.client import CloudFailed, LocalCloud
-from tests.localcloud.kit import allow, called, eventually, function, role
+from tests.localcloud.kit import allow, called, eventually, function, launch, prepare_ground, role
 
 pytestmark = pytest.mark.loop
 
@@ -110,6 +110,31 @@ def test_a_cloud_whose_outer_process_is_killed_ends_too(tmp_path: Path) -> None:
     eventually(lambda: not answers(endpoint), "the port is free")
     cloud.close()
     eventually(lambda: alive(everything) == [], "everything is gone")
+
+
+@pytest.mark.parametrize("end", ["close", "kill the outer process", "kill the inner process"])
+def test_machines_end_with_their_cloud_even_those_that_were_stopped(tmp_path: Path, name: str, end: str) -> None:
+    cloud = LocalCloud(tmp_path, time_scale=0.1)
+    cloud.start()
+    ground = prepare_ground(cloud, name)
+    first, second = launch(cloud, ground), launch(cloud, ground)
+    eventually(lambda: all(i["alive_processes"] for i in cloud.instances()), "both machines run")
+    cloud.stop_group(first)
+    cloud.zombify(second)
+    inside = [pid for i in cloud.instances() for pid in i["alive_processes"]]
+    assert inside
+
+    if end == "close":
+        cloud.close()
+    else:
+        place = "localcloud.server" if "outer" in end else "localcloud.host"
+        whole = [cloud.pid, *processes.descendants(cloud.pid)]
+        victim = next(pid for pid in whole if place in Path(f"/proc/{pid}/cmdline").read_text())
+        processes.send_signal(victim, signal.SIGKILL)
+    try:
+        eventually(lambda: alive(inside) == [], "no process of a machine is left")
+    finally:
+        cloud.close()
 
 
 def test_it_listens_on_loopback_only(cloud: LocalCloud) -> None:

@@ -2,88 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import json
-import sys
-import textwrap
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
 from spotrelay.localcloud.client import LocalCloud
-from tests.localcloud.kit import allow, as_role, eventually, role
+from tests.localcloud.kit import allow, as_role, eventually, fleet, launch, prepare_ground, role
 
 pytestmark = pytest.mark.loop
-
-TRAIN = """
-#!/bin/bash
-exec {python} - <<'PYTHON'
-import boto3
-s3 = boto3.client("s3", region_name="us-east-1")
-for name in ("shard", "commit", "after"):
-    s3.put_object(Bucket="{bucket}", Key="runs/" + name, Body=b"x")
-import time
-time.sleep(600)
-PYTHON
-"""
-
-
-def user_data(bucket: str) -> str:
-    script = textwrap.dedent(TRAIN).lstrip().format(python=sys.executable, bucket=bucket)
-    return base64.b64encode(script.encode()).decode()
 
 
 @pytest.fixture
 def ground(cloud: LocalCloud, name: str) -> dict[str, str]:
-    """A bucket, and a launch template whose machines put three objects into it, one after the other."""
-    cloud.client("s3").create_bucket(Bucket=name)
-    role(cloud, name, "ec2.amazonaws.com", allow("s3:PutObject", on=f"arn:aws:s3:::{name}/runs/*"))
-    data = {
-        "ImageId": "ami-0123456789abcdef0",
-        "InstanceType": "g5.xlarge",
-        "UserData": user_data(name),
-        "IamInstanceProfile": {"Arn": {"Fn::GetAtt": ["Profile", "Arn"]}},
-        "InstanceInitiatedShutdownBehavior": "terminate",
-        "MetadataOptions": {"HttpTokens": "required", "InstanceMetadataTags": "enabled"},
-    }
-    network = {"CidrBlock": "10.0.0.0/24", "VpcId": {"Ref": "Vpc"}, "AvailabilityZone": "us-east-1a"}
-    resources = {
-        "Vpc": {"Type": "AWS::EC2::VPC", "Properties": {"CidrBlock": "10.0.0.0/16"}},
-        "Subnet": {"Type": "AWS::EC2::Subnet", "Properties": network},
-        "Profile": {"Type": "AWS::IAM::InstanceProfile", "Properties": {"Roles": [name]}},
-        "Template": {"Type": "AWS::EC2::LaunchTemplate", "Properties": {"LaunchTemplateData": data}},
-    }
-    outputs = {key: {"Value": {"Ref": key}} for key in ("Subnet", "Template")}
-    formation = cloud.client("cloudformation")
-    formation.create_stack(
-        StackName=name,
-        TemplateBody=json.dumps({"Resources": resources, "Outputs": outputs}),
-        Capabilities=["CAPABILITY_IAM"],
-    )
-    formation.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 30})
-    told = formation.describe_stacks(StackName=name)["Stacks"][0]["Outputs"]
-    return {"Bucket": name, **{output["OutputKey"]: output["OutputValue"] for output in told}}
-
-
-def fleet(ground: dict[str, str]) -> dict[str, Any]:
-    specification = {"LaunchTemplateId": ground["Template"], "Version": "1"}
-    return {
-        "Type": "instant",
-        "LaunchTemplateConfigs": [
-            {
-                "LaunchTemplateSpecification": specification,
-                "Overrides": [{"InstanceType": "g5.xlarge", "SubnetId": ground["Subnet"]}],
-            }
-        ],
-        "TargetCapacitySpecification": {"TotalTargetCapacity": 1, "DefaultTargetCapacityType": "spot"},
-    }
-
-
-def launch(cloud: LocalCloud, ground: dict[str, str]) -> str:
-    """Launch one machine and give its id."""
-    answer = cloud.client("ec2").create_fleet(**fleet(ground))
-    return str(answer["Instances"][0]["InstanceIds"][0])
+    """A bucket of its own, and a launch template whose machines fill it."""
+    return prepare_ground(cloud, name)
 
 
 def objects(cloud: LocalCloud, ground: dict[str, str]) -> set[str]:
