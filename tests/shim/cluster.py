@@ -94,6 +94,11 @@ class Cluster:
         """Create the run."""
         self.runs.create(replace(new_run(cadence or Cadence(every_steps=4)), run_id=self.run_id))
 
+    def change(self, cadence: Cadence) -> None:
+        """Give the run another cadence."""
+        before = self.runs.load(self.run_id)
+        self.runs.save(before, replace(before, spec=replace(before.spec, cadence=cadence)))
+
     def attempt(self, generation: int, fault: dict[str, Any] | None = None, **arguments: Any) -> Ended:
         """One attempt on its machine, until it ends or is killed."""
         metadata = (

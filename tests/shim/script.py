@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
+import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +20,8 @@ def main(arguments: dict[str, Any]) -> None:
     """Train as the arguments say: workers, total, out, and what to do after a step."""
     pace_s = float(arguments.get("pace_s", 0.0))
     terminate_at = arguments.get("terminate_at")
+    if "killed_after_s" in arguments:
+        threading.Timer(arguments["killed_after_s"], os.kill, (os.getpid(), signal.SIGKILL)).start()
     log = Path(arguments["out"] + ".steps")
 
     def after(run: Any, steps: int) -> None:

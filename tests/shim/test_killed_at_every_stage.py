@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import signal
 from typing import Any
 
 import pytest
 
+from spotrelay.core.spec import Cadence
 from tests.shim.cluster import Cluster, Nursery
 
 SHARDS = 4  # of the small model, at the least
@@ -49,5 +51,29 @@ def test_killed_at_any_request_of_the_second_checkpoint(
     assert ended.outcome is not None
     first = max(committed)
     assert ended.outcome["losses"] == {step: loss for step, loss in expected["losses"].items() if int(step) >= first}
+    assert ended.outcome["digest"] == expected["digest"]
+    assert ended.outcome["seen"] == expected["seen"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(4))
+def test_killed_at_random_moments_again_and_again(cluster: Cluster, seed: int) -> None:
+    source = random.Random(seed)
+    cluster.total = 60
+    cluster.change(Cadence(every_steps=3))
+    expected = cluster.nursery.run({}, {"total": cluster.total, "workers": 2}).outcome
+    generation = 1
+    while True:
+        ended = cluster.attempt(
+            generation, workers=2, pace_s=0.01, killed_after_s=source.uniform(0.7, 2.0) if generation < 12 else 600.0
+        )
+        cluster.hand_over(generation + 1)
+        if ended.status == 0:
+            break
+        assert ended.status == -signal.SIGKILL, ended.said
+        generation += 1
+
+    assert generation > 1
+    assert ended.outcome is not None and expected is not None
     assert ended.outcome["digest"] == expected["digest"]
     assert ended.outcome["seen"] == expected["seen"]
