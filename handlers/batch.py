@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -35,7 +36,10 @@ def serve(event: Any, context: LambdaContext, plane: ControlPlane, kinds: Kinds)
         try:
             read_message(record.body, Arrival(at, plane.site.timings.notice), message_id, plane, kinds)
         except Exception as error:
-            plane.telemetry.error("record failed, it will come back", message_id=message_id, cause=repr(error))
+            trace = traceback.format_exc()
+            plane.telemetry.error(
+                "record failed, it will come back", message_id=message_id, cause=repr(error), trace=trace
+            )
             raise
 
     processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)

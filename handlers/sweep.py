@@ -6,6 +6,7 @@ with our tag that no run knows.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
@@ -51,7 +52,8 @@ def sweep(plane: ControlPlane) -> dict[str, Any]:
         try:
             return step()
         except Exception as error:  # noqa: BLE001 - reported at the end; the other parts must not wait for it
-            plane.telemetry.error("a step of the sweep failed", step=what, cause=repr(error))
+            trace = traceback.format_exc()
+            plane.telemetry.error("a step of the sweep failed", step=what, cause=repr(error), trace=trace)
             failures.append(f"{what}: {error}")
             return None
 
