@@ -216,6 +216,8 @@ def _reason_to_end(run: Run, attempt: Attempt, now: datetime, site: Site) -> str
         return ""  # EC2 takes it by itself; ending it would forfeit the refund of a first hour
     if attempt.deadline is not None:
         return "EC2 gave notice and did not take it"
+    if attempt.ending_at is not None and now < attempt.ending_at + timings.settle * 4:
+        return ""  # it is on its way out already
     if run.outcome is not None:
         return f"the run {run.outcome.value}"
     if attempt.over:

@@ -220,6 +220,9 @@ def _(fact: StateChange, run: Run, now: datetime, site: Site) -> Run:
         attempt = replace(attempt, machine_gone_at=now)
         run = with_attempt(run, attempt)
         run = note(run, "gone", f"EC2 says that {fact.instance_id} is {fact.state.value}", now, attempt.generation)
+    elif attempt.ending_at is None:
+        attempt = replace(attempt, ending_at=now)
+        run = with_attempt(run, attempt)
     if attempt.over:
         return run
     return _lost(run, attempt, f"its machine {fact.instance_id} is {fact.state.value}", now, site)

@@ -116,6 +116,7 @@ class Attempt:
     ended_at: datetime | None = None
     ended_why: str = ""
     crashed: bool = False  # the user's program or the boot failed, rather than the machine
+    ending_at: datetime | None = None  # EC2 says that it is shutting down or stopping
     machine_gone_at: datetime | None = None  # EC2 says that it is no longer running
     terminate_asked_at: datetime | None = None
     observed_at: datetime | None = None  # EC2 was last asked about the machine

@@ -292,6 +292,15 @@ def test_a_machine_that_never_beats_is_ended_after_the_bound_for_booting() -> No
     assert isinstance(decision, Terminate)
 
 
+def test_a_machine_that_ends_by_itself_is_ended_by_us_only_when_it_does_not_go() -> None:
+    run = fenced(record(training(), StateChange(MACHINE, InstanceState.SHUTTING_DOWN), NOON, SITE))
+
+    early, late = decide(run, NOON, SITE), decide(run, NOON + 3 * MINUTE, SITE)
+
+    assert isinstance(early, Reserve)
+    assert isinstance(late, Terminate)
+
+
 def test_silence_asks_ec2_before_it_ends_anything() -> None:
     run, now = training(), NOON
     while now < NOON + SITE.timings.silence:
