@@ -65,7 +65,7 @@ _SMALL = ("nano", "micro", "small", "medium", "large", "xlarge", "2xlarge")
 _A10G, _L4, _L40S, _T4 = Gpu("A10G", 24576), Gpu("L4", 24576), Gpu("L40S", 49152), Gpu("T4", 16384)
 
 FAMILIES: dict[str, Family] = {
-    "c5": Family(2.0, 0.0425, _PLAIN),
+    "c5": Family(2.0, 0.0425, ("large", "xlarge", "2xlarge", "4xlarge", "12xlarge", "24xlarge")),
     "c6i": Family(2.0, 0.0425, _PLAIN),
     "c7g": Family(2.0, 0.0363, _PLAIN[:-1], "arm64"),
     "g4dn": Family(4.0, 0.1315, ("xlarge", "2xlarge", "4xlarge", "8xlarge", "12xlarge", "16xlarge"), gpu=_T4),

@@ -20,7 +20,7 @@ from spotrelay.localcloud.ec2.imds import Door, MetadataService
 from spotrelay.localcloud.ec2.ledger import Ledger
 from spotrelay.localcloud.ec2.machine import Body, Machine
 from spotrelay.localcloud.ec2.outbox import Event, Outbox, event
-from spotrelay.localcloud.ec2.records import SPOT, Instance, Notice
+from spotrelay.localcloud.ec2.records import SPOT, STATE_CODES, Instance, Notice
 from spotrelay.localcloud.ec2.store import Store
 from spotrelay.localcloud.ec2.world import World, role_of_profile
 
@@ -315,21 +315,20 @@ class Lifecycle:
 
 
 def described(instance: Instance, alive: list[int]) -> dict[str, Any]:
-    """An instance as the ledger tells of it, in JSON."""
+    """An instance in JSON: EC2's own members in their shape (capitals), and what only this emulation knows."""
     machine = instance.machine
     return {
         "InstanceId": instance.instance_id,
         "InstanceType": instance.pool.instance_type,
-        "Region": instance.pool.region,
-        "AvailabilityZone": instance.pool.zone,
-        "Market": instance.pool.market,
-        "State": instance.state,
+        "InstanceLifecycle": instance.pool.market,
+        "Placement": {"AvailabilityZone": instance.pool.zone},
+        "State": {"Code": STATE_CODES[instance.state], "Name": instance.state},
         "StateReason": instance.state_reason[0] if instance.state_reason else None,
-        "Tags": dict(instance.tags),
+        "Tags": [{"Key": key, "Value": value} for key, value in instance.tags.items()],
         "ClientToken": instance.client_token,
         "FleetId": instance.fleet_id or None,
         "SpotInstanceRequestId": instance.spot_request_id or None,
-        "LaunchTemplateVersion": instance.blueprint.template_version or None,
+        "region": instance.pool.region,
         "launched_at": instance.launched_at,
         "ended_at": instance.ended_at,
         "terminated_at": instance.terminated_at,

@@ -1,4 +1,10 @@
-"""One instance's processes: started from its user data, stopped, woken and killed, all of them, always."""
+"""One instance's processes: started from its user data, stopped, woken and killed, all of them, always.
+
+The host is never switched off by an instance. Four things see to that: the instance's own `shutdown` and its relatives
+come first on its path; no process of it can gain rights (no sudo, no setuid); the capability to reboot is given up;
+and the addresses of the host's message buses are replaced, so that no service manager is asked. A program that root
+calls by its full path, on a host run by systemd, is beyond this: do not run strangers' user data as root.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +28,8 @@ _SETTLE_S = 0.01
 _PATIENCE_S = 20.0
 _GZIP = b"\x1f\x8b"
 _POWER_NAMES = ("shutdown", "poweroff", "halt")
-_REBOOT_NAMES = ("reboot",)
-_SYSTEM_CONTROL = "systemctl"
+_INIT_NAMES = ("init", "telinit")
+_NOWHERE = "unix:path=/nonexistent"
 
 _SWITCH = """#!/bin/sh
 # The power switch of this emulated instance. It never touches the machine that the emulation runs on.
@@ -38,6 +44,12 @@ echo halt > {power}
 _NO_REBOOT = """#!/bin/sh
 echo "this emulated instance cannot reboot" >&2
 exit 1
+"""
+_INIT = """#!/bin/sh
+case "$1" in
+  0) echo halt > {power} ;;
+  *) echo "this emulated instance knows only: init 0" >&2; exit 1 ;;
+esac
 """
 _SYSTEMCTL = """#!/bin/sh
 for word in "$@"; do
@@ -186,8 +198,8 @@ class Machine:
     def _install_switches(self, power: Path) -> None:
         quoted = shlex.quote(str(power))
         programs = {name: _SWITCH.format(power=quoted) for name in _POWER_NAMES}
-        programs |= dict.fromkeys(_REBOOT_NAMES, _NO_REBOOT)
-        programs[_SYSTEM_CONTROL] = _SYSTEMCTL.format(power=quoted)
+        programs |= {name: _INIT.format(power=quoted) for name in _INIT_NAMES}
+        programs |= {"reboot": _NO_REBOOT, "systemctl": _SYSTEMCTL.format(power=quoted)}
         for name, text in programs.items():
             path = self._body.home / "bin" / name
             path.write_text(text)
@@ -216,6 +228,8 @@ class Machine:
             "LANG": "C.UTF-8",
             "HOME": str(home / "root"),
             "TMPDIR": str(home / "tmp"),
+            "DBUS_SYSTEM_BUS_ADDRESS": _NOWHERE,
+            "DBUS_SESSION_BUS_ADDRESS": _NOWHERE,
             **self._body.environment,
             "PATH": os.pathsep.join([str(home / "bin"), str(Path(sys.executable).parent), host_path]),
             MARK: self._body.instance_id,

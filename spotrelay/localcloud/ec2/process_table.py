@@ -12,12 +12,12 @@ import signal
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 MARK = "SPOTRELAY_LOCAL_INSTANCE"
 """Environment variable of every process of an instance; its value is the instance id."""
 
-_PROC = Path("/proc")
+_PROC = "/proc"
+_LONGEST = 1 << 20
 _DEAD = "ZX"
 _MARK_LINE = f"{MARK}=".encode()
 
@@ -100,11 +100,7 @@ def send(processes: Iterable[Process], signum: signal.Signals) -> None:
 
 
 def _mark_of(pid: int) -> str:
-    try:
-        environment = (_PROC / str(pid) / "environ").read_bytes()
-    except OSError:  # it ended, or belongs to somebody else: not ours
-        return ""
-    for line in environment.split(b"\0"):
+    for line in _contents(pid, "environ").split(b"\0"):
         if line.startswith(_MARK_LINE):
             return line[len(_MARK_LINE) :].decode("ascii", "replace")
     return ""
@@ -112,14 +108,28 @@ def _mark_of(pid: int) -> str:
 
 def _snapshot() -> dict[int, Process]:
     """Every process of this machine, dead ones that nobody collected included."""
-    read = (_read(int(entry.name)) for entry in _PROC.iterdir() if entry.name.isdigit())
+    pids = [int(name) for name in os.listdir(_PROC) if name.isdigit()]  # noqa: PTH208  # looked at a lot
+    read = (_read(pid) for pid in pids)
     return {process.pid: process for process in read if process is not None}
 
 
 def _read(pid: int) -> Process | None:
-    try:
-        text = (_PROC / str(pid) / "stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
+    text = _contents(pid, "stat")
+    if not text:
         return None
-    state, parent, group, session = text.rsplit(")", 1)[1].split()[:4]
-    return Process(pid, int(parent), int(group), int(session), state)
+    state, parent, group, session = text[text.rindex(b")") + 2 :].split(b" ", 4)[:4]
+    return Process(pid, int(parent), int(group), int(session), state.decode())
+
+
+def _contents(pid: int, name: str) -> bytes:
+    """A file of the process; empty for one that ended, or that belongs to somebody else."""
+    try:
+        file = os.open(f"{_PROC}/{pid}/{name}", os.O_RDONLY)
+    except OSError:
+        return b""
+    try:
+        return os.read(file, _LONGEST)
+    except OSError:
+        return b""
+    finally:
+        os.close(file)

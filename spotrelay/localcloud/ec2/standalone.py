@@ -102,8 +102,7 @@ class Standalone:
         self.ec2 = Ec2(self.world, home, time_scale)
         self.callers: dict[str, str] = {"AKIAROOT": ROOT}
         """ARN by access key"""
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
@@ -141,6 +140,11 @@ class Standalone:
         self._server.server_close()
         self._thread.join()
         self.ec2.close()
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 1024
+    daemon_threads = True
 
 
 def _handler(cloud: Standalone) -> type[BaseHTTPRequestHandler]:

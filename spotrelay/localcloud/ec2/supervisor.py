@@ -3,6 +3,7 @@
 Run as a script by `machine.py`, with nothing but the standard library (`python -I -S supervisor.py POWER SCRIPT`).
 
 - It is a subreaper: a process of the instance cannot leave the tree below it by forking twice.
+- It gives up, for all below it, what could switch off the host: setuid programs and the reboot capability.
 - Standard input is a pipe from the host. When it ends, the host is gone, and everything below is killed.
 - Standard output tells the host, one word a line: `started PID`, `ended STATUS`, and what comes out of the power
   switch, a FIFO into which the instance's own `shutdown` writes.
@@ -17,7 +18,10 @@ import signal
 import sys
 import time
 
+_PR_CAPBSET_DROP = 24
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NO_NEW_PRIVS = 38
+_CAP_SYS_BOOT = 22
 _TURN_S = 0.25
 _SETTLE_S = 0.01
 
@@ -26,7 +30,7 @@ def main(power: str, script: str) -> int:
     """Supervise until the host is gone or kills this process."""
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)
-    if ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+    if not _confine():
         return 1
     switch = os.open(power, os.O_RDWR | os.O_NONBLOCK)
     wakeup, alarm = os.pipe()
@@ -47,6 +51,13 @@ def main(power: str, script: str) -> int:
         if 0 in ready and not os.read(0, 1):
             _kill_everything()
             return 0
+
+
+def _confine() -> bool:
+    """Keep orphans here, and from everything below, for good, the means to switch off the host: no sudo, no reboot."""
+    prctl = ctypes.CDLL(None).prctl
+    prctl(_PR_CAPBSET_DROP, _CAP_SYS_BOOT, 0, 0, 0)  # refused to anyone but root, who alone would have it
+    return all(prctl(option, 1, 0, 0, 0) == 0 for option in (_PR_SET_NO_NEW_PRIVS, _PR_SET_CHILD_SUBREAPER))
 
 
 def _start(script: str) -> int:
