@@ -142,7 +142,7 @@ class LocalCloud:
 
         Args:
             assembly: the folder with `manifest.json`.
-            stack: whose outputs are returned; the assembly's last one unless told.
+            stack: whose outputs are returned; the last one in the home region unless told.
 
         Returns:
             The stack's outputs.

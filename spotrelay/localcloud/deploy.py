@@ -53,13 +53,15 @@ def deploy_assembly(cloud: Target, assembly: Path, wanted: str | None = None) ->
         raise DeployFailed(f"{assembly} is no cloud assembly: it has no manifest.json; synthesise the app first")
     artifacts = json.loads(manifest_path.read_text())["artifacts"]
     outputs: dict[str, dict[str, str]] = {}
+    name = wanted
     for artifact_id in _in_order(artifacts):
         stack = _Stack(cloud, assembly, artifact_id, artifacts)
         stack.upload_assets()
         stack.provide_parameters()
         outputs[stack.name] = stack.create_or_update()
+        if stack.region == cloud.region:
+            name = wanted or stack.name
         _patch(cloud, stack)
-    name = wanted or next(reversed(outputs), None)
     if name is None or name not in outputs:
         raise DeployFailed(f"the assembly has no stack {wanted}; it has {', '.join(outputs) or 'none at all'}")
     return outputs[name]

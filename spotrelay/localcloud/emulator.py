@@ -173,6 +173,23 @@ def complete_conditions() -> None:
     actions.request_tag_context = common_context
 
 
+def forward_across_regions() -> None:
+    """Let a rule's target be an event bus in another region; the event keeps the region in which it happened."""
+    bridge: Any = _service("eventbridge")
+    within = bridge._dispatch_to_event_bus
+
+    def forward(spec: Any, event: dict[str, Any], rule: Any, path: Any, payload: str | None = None) -> None:
+        if spec.region == event["Region"] or not spec.resource.startswith("event-bus/"):
+            within(spec, event, rule, path, payload)
+            return
+        bus = spec.resource.removeprefix("event-bus/")
+        detail = event["Detail"] if payload is None else payload
+        with _scope(spec.region):
+            bridge._dispatch_event({**event, "EventBusName": bus, "Detail": detail})
+
+    bridge._dispatch_to_event_bus = forward
+
+
 def stop_lambdas() -> None:
     """End every function's processes."""
     importlib.import_module("ministack.core.lambda_runtime").reset()

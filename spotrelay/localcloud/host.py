@@ -56,6 +56,7 @@ async def _serve(home: Path, time_scale: float) -> None:
     emulated = emulator.load()
     emulator.quicken_checksums()
     emulator.complete_conditions()
+    emulator.forward_across_regions()
     environments = Environments(home, endpoint, emulator.function_credentials)
     emulator.run_lambdas_with(environments, ENVIRONMENTS_PER_FUNCTION)
 

@@ -92,6 +92,11 @@ _AT_START = (
         "our EC2 hands its `aws.ec2` events to the event bus in process, ids and times as it made them",
     ),
     Patch(
+        "events across regions",
+        "MiniStack drops an event whose target is a bus in another region",
+        "it is put there, and keeps the region in which it happened",
+    ),
+    Patch(
         "Lambda runtime",
         "MiniStack runs functions in its own interpreter with its own packages, so missing dependencies go unnoticed",
         "`python -m awslambdaric` against a Runtime API of ours; it sees the asset, the standard library, boto3 and "

@@ -47,7 +47,10 @@ NAMES = {
     ),
     "ministack.services.dynamodb": ("_tables",),
     "ministack.services.ec2": ("_launch_templates", "_subnets"),
-    "ministack.services.eventbridge": ("_dispatch_event(event)",),
+    "ministack.services.eventbridge": (
+        "_dispatch_event(event)",
+        "_dispatch_to_event_bus(spec, event, rule, event_path, target_input_payload)",
+    ),
     "ministack.services.iam": ("_roles", "_users", "_user_inline_policies", "_instance_profiles"),
     "ministack.services.lambda_svc": ("acquire_worker", "_sqs_esm_concurrency(esm, func_rec, config, queue)"),
     "ministack.services.s3": ("_crc32c(body)", "_crc64nvme(body)"),

@@ -94,6 +94,24 @@ def test_only_the_failed_message_of_a_batch_comes_again_and_ends_in_the_dead_let
     assert seen(cloud, name) == {"good": 1, "bad": 2}
 
 
+def test_an_event_is_forwarded_to_a_bus_in_the_home_region_and_keeps_its_own(cloud: LocalCloud, name: str) -> None:
+    bus = cloud.client("events").create_event_bus(Name=name)["EventBusArn"]
+    url, home_queue = queue(cloud, name)
+    pattern = json.dumps({"source": [name]})
+    cloud.client("events").put_rule(Name=name, EventBusName=name, EventPattern=pattern)
+    cloud.client("events").put_targets(Rule=name, EventBusName=name, Targets=[{"Id": "q", "Arn": home_queue}])
+    far = cloud.client("events", region="us-west-2")
+    far.put_rule(Name=name, EventPattern=pattern)
+    forwarder = role(cloud, name, "events.amazonaws.com", allow("events:PutEvents", on=bus))
+    far.put_targets(Rule=name, Targets=[{"Id": "home", "Arn": bus, "RoleArn": forwarder}])
+
+    far.put_events(Entries=[{"Source": name, "DetailType": "t", "Detail": json.dumps({"id": "a"})}])
+
+    eventually(lambda: waiting(cloud, url) == 1, "the event is in the home region's queue")
+    event = json.loads(cloud.client("sqs").receive_message(QueueUrl=url)["Messages"][0]["Body"])
+    assert (event["region"], event["detail"]) == ("us-west-2", {"id": "a"})
+
+
 def test_a_function_may_do_what_its_role_says_and_nothing_else(cloud: LocalCloud, name: str) -> None:
     table(cloud, name)
     code = """
