@@ -73,6 +73,8 @@ def _shard(shard: Shard, ports: Ports, cache: Path | None, call: Call) -> bytes:
         return held
     body = _get(shard.key, shard.version_id, ports, call)
     if not _is(body, shard):
+        body = _get(shard.key, shard.version_id, ports, call)  # the way here may be what damaged it
+    if not _is(body, shard):
         raise Damaged(f"{shard.key} at version {shard.version_id} has other bytes than were saved")
     return body
 
@@ -93,7 +95,10 @@ def _is(body: bytes, shard: Shard) -> bool:
 
 def _get(key: str, version_id: str, ports: Ports, call: Call) -> bytes:
     try:
-        body = call(lambda: ports.objects.get(key, version_id))
+        try:
+            body = call(lambda: ports.objects.get(key, version_id))
+        except Damaged:  # on its way, perhaps
+            body = call(lambda: ports.objects.get(key, version_id))
     except Missing as error:
         raise Damaged(f"{key} at version {version_id} is gone from the bucket") from error
     assert isinstance(body, bytes)

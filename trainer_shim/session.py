@@ -6,19 +6,20 @@ import time
 from typing import Any, NoReturn
 
 from spotrelay.core.cadence import Costs, LastSave, last_save, learned_uptime
-from spotrelay.core.checkpoint import CheckpointId, SaveReason
-from spotrelay.core.errors import Damaged, Fenced, InvalidInput, SpotrelayError
+from spotrelay.core.checkpoint import SaveReason
+from spotrelay.core.errors import Fenced, SpotrelayError
 from spotrelay.core.live import EXIT_DRAINED, EXIT_FENCED, Phase
 from spotrelay.core.run import Run
-from trainer_shim.checkpointer import Checkpointer, Data, versions
-from trainer_shim.entry import Ended, Gate, NothingToResume, choose, take_lease
+from trainer_shim.checkpointer import Checkpointer, Data
+from trainer_shim.entry import Ended, Gate, NothingToResume, take_lease
 from trainer_shim.environment import Identity
 from trainer_shim.framework import Framework
 from trainer_shim.herald import Herald
 from trainer_shim.marker import Marker
 from trainer_shim.patience import Cancelled, persevere
 from trainer_shim.pulse import Pulse
-from trainer_shim.restoring import Restored, fetch
+from trainer_shim.restoring import Restored
+from trainer_shim.resuming import resume
 from trainer_shim.saving import Flight
 from trainer_shim.voice import say
 from trainer_shim.watcher import Ending, Watcher
@@ -79,13 +80,14 @@ class Session:
             beat = run.heartbeat(self.identity.generation)
             self._pulse.start(beat.counter if beat is not None else 0)
             lease = take_lease(gate)
-            self._restore(gate)
+            self.restored = resume(gate, self._framework, self._herald)
         except Fenced as error:
             self._leave(EXIT_FENCED, f"{error}. This process ends here; the run goes on elsewhere")
         except Ended as error:
             self._drain_unborn(str(error))
         except NothingToResume as error:
             self._leave(EXIT_REFUSED, str(error))
+        self._saved_step = self.restored.manifest.step if self.restored is not None else None
         self._saver = Checkpointer(
             self._ports, self.identity, self._framework, run.spec.cadence, _costs(run, self.identity), lease.save
         )
@@ -93,43 +95,6 @@ class Session:
         self._saver.survey(dict)
         self._pulse.watch_trouble("checkpoint", self._saver.trouble)
         self._pulse.set(at_once=True, phase=Phase.TRAINING)
-
-    def _restore(self, gate: Gate) -> None:
-        damaged: set[CheckpointId] = set()
-        while (checkpoint := choose(gate, frozenset(damaged))) is not None:
-            self._pulse.set(at_once=True, phase=Phase.RESTORING)
-            try:
-                restored = fetch(checkpoint, self._ports, self._framework, self.identity.cache, gate.call)
-            except Damaged as error:
-                say(f"checkpoint {checkpoint.id} is damaged, the one before it is tried: {error}")
-                damaged.add(checkpoint.id)
-                about = {"generation": checkpoint.id.generation, "save": checkpoint.id.save, "problem": str(error)}
-                self._herald.send("Checkpoint Damaged", about)
-                continue
-            self._apply(restored)
-            return
-
-    def _apply(self, restored: Restored) -> None:
-        commit, here = restored.checkpoint.commit, self._framework.threads
-        misfits = self._framework.misfits(restored.state)
-        if misfits:
-            raise InvalidInput(
-                f"run {commit.run_id}: checkpoint {commit.id} does not fit this script, and nothing of it was "
-                f"applied: {'; '.join(misfits[:10])}. Mend the script, or submit it as a new run"
-            )
-        self._framework.apply(restored.state)
-        self.restored = restored
-        self._saved_step = commit.step
-        if restored.manifest.threads != here:
-            say(f"checkpoint {commit.id} was computed with {restored.manifest.threads} threads, this machine uses "
-                f"{here}: results may differ in their last bits (torch.set_num_threads pins it)")  # fmt: skip
-        if restored.manifest.versions != (ours := versions(self._framework)):
-            changed = ", ".join(f"{k} {v}" for k, v in restored.manifest.versions.items() if ours.get(k) != v)
-            say(f"checkpoint {commit.id} was computed with {changed}: results may differ from here on")
-        self._pulse.set(at_once=True, step=commit.step, resumed_from=commit.step, resumed_checkpoint=str(commit.id))
-        self._herald.report("restored")
-        say(f"run {commit.run_id}, attempt {self.identity.generation}: goes on at step {commit.step}, "
-            f"from checkpoint {commit.id}")  # fmt: skip
 
     # between two steps
 

@@ -398,3 +398,39 @@ def test_a_bad_checkpoint_is_never_resumed_from(world: World) -> None:
     healths = {c.commit.step: c.commit.health for c in world.checkpoints}
     assert healths[6] is Health.BAD
     assert resumed_from == max(step for step, health in healths.items() if health is not Health.BAD) < 4
+
+
+def test_bytes_that_were_damaged_on_their_way_are_fetched_again(world: World) -> None:
+    newest, _ = newest_verified(world)
+
+    class Noisy:
+        def __init__(self) -> None:
+            self.asked: set[str] = set()
+
+        def get(self, key: str, version_id: str | None = None) -> bytes:
+            body = world.objects.get(key, version_id)
+            if key in self.asked or "shards" not in key:
+                return body
+            self.asked.add(key)
+            return body[:-1] + bytes([body[-1] ^ 1])
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(world.objects, name)
+
+    world.ports = wiring.Ports(world.store, Noisy(), world.publisher)
+
+    assert attach(world).resumed_from == newest.commit.step
+    assert world.publisher.of("Checkpoint Damaged") == []
+
+
+def test_another_number_of_threads_is_told_of(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    newest_verified(world)
+
+    torch.set_num_threads(2)
+    try:
+        with caplog.at_level("INFO"):
+            attach(world)
+    finally:
+        torch.set_num_threads(1)
+
+    assert "was computed with 1 threads, this machine uses 2" in caplog.text

@@ -1,0 +1,71 @@
+"""From the choice of a checkpoint to a model that goes on from it: all of it, or nothing."""
+
+from __future__ import annotations
+
+from spotrelay.core.checkpoint import CheckpointId
+from spotrelay.core.errors import Damaged, InvalidInput
+from spotrelay.core.live import Phase
+from trainer_shim.checkpointer import versions
+from trainer_shim.entry import Gate, choose
+from trainer_shim.framework import Framework
+from trainer_shim.herald import Herald
+from trainer_shim.restoring import Restored, fetch
+from trainer_shim.voice import say
+
+
+def resume(gate: Gate, framework: Framework, herald: Herald) -> Restored | None:
+    """Put the newest verified checkpoint into what the script attached; None to begin at step 0.
+
+    One that turns out to be damaged is reported, and the one before it is tried.
+
+    Raises:
+        NothingToResume: there is progress, and nothing to take it up from.
+        InvalidInput: the checkpoint does not fit the script; names every misfit. Nothing was changed.
+        UnknownFormat: a newer version of Spotrelay wrote it.
+    """
+    damaged: set[CheckpointId] = set()
+    while (checkpoint := choose(gate, frozenset(damaged))) is not None:
+        gate.pulse.set(at_once=True, phase=Phase.RESTORING)
+        try:
+            restored = fetch(checkpoint, gate.ports, framework, gate.identity.cache, gate.call)
+        except Damaged as error:
+            say(f"checkpoint {checkpoint.id} is damaged, the one before it is tried: {error}")
+            damaged.add(checkpoint.id)
+            about = {"generation": checkpoint.id.generation, "save": checkpoint.id.save, "problem": str(error)}
+            herald.send("Checkpoint Damaged", about)
+            continue
+        _apply(restored, framework)
+        _tell(restored, gate, herald)
+        return restored
+    return None
+
+
+def _apply(restored: Restored, framework: Framework) -> None:
+    commit = restored.checkpoint.commit
+    misfits = framework.misfits(restored.state)
+    if misfits:
+        more = f" and {len(misfits) - 10} more" if len(misfits) > 10 else ""
+        raise InvalidInput(
+            f"run {commit.run_id}: checkpoint {commit.id} does not fit this script, and nothing of it was "
+            f"applied: {'; '.join(misfits[:10])}{more}. Mend the script, or submit it as a new run"
+        )
+    framework.apply(restored.state)
+    then, now = restored.manifest, versions(framework)
+    if then.threads != framework.threads:
+        say(
+            f"checkpoint {commit.id} was computed with {then.threads} threads, this machine uses "
+            f"{framework.threads}: results may differ in their last bits (torch.set_num_threads pins it)"
+        )
+    changed = [f"{name} {was} (here {now.get(name)})" for name, was in then.versions.items() if now.get(name) != was]
+    if changed:
+        say(f"checkpoint {commit.id} was computed with {', '.join(changed)}: results may differ in their last bits")
+
+
+def _tell(restored: Restored, gate: Gate, herald: Herald) -> None:
+    commit = restored.checkpoint.commit
+    gate.pulse.set(at_once=True, step=commit.step, resumed_from=commit.step, resumed_checkpoint=str(commit.id))
+    herald.report("restored")
+    say(
+        f"run {commit.run_id}, attempt {gate.identity.generation}: goes on at step {commit.step}, "
+        f"from checkpoint {commit.id}"
+    )
