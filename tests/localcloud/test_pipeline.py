@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from spotrelay.localcloud.client import LocalCloud
+from spotrelay.localcloud.host import ENVIRONMENTS_PER_FUNCTION
 from tests.localcloud.kit import allow, called, eventually, function, log_of, role, table
 
 pytestmark = pytest.mark.loop
@@ -194,6 +196,22 @@ def test_a_warm_environment_is_used_again(cloud: LocalCloud, name: str) -> None:
     (second, two), _ = called(cloud, name, {})
 
     assert (first, one, two) == (second, 1, 2)
+
+
+def test_many_calls_at_once_share_a_few_environments_and_none_is_throttled(cloud: LocalCloud, name: str) -> None:
+    code = """
+    import os, time
+    def handler(event, context):
+        time.sleep(0.3)
+        return os.getpid()
+    """
+    function(cloud, name, code, role(cloud, name, "lambda.amazonaws.com"), timeout_s=30)
+
+    with ThreadPoolExecutor(10) as callers:
+        answers = list(callers.map(lambda number: called(cloud, name, number), range(10)))
+
+    assert {error for _, error in answers} == {None}
+    assert 2 <= len({pid for pid, _ in answers}) <= ENVIRONMENTS_PER_FUNCTION
 
 
 def test_a_function_that_takes_too_long_is_killed_and_the_next_call_starts_fresh(cloud: LocalCloud, name: str) -> None:
