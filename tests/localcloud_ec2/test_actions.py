@@ -27,7 +27,8 @@ PYTHON_TYPES: dict[str, type] = {
 
 def check(shape: Any, value: Any, path: str) -> None:
     """Assert that a value has the model's type, all the way down."""
-    assert type(value) is PYTHON_TYPES[shape.type_name], path
+    expected = PYTHON_TYPES[shape.type_name]
+    assert expected in type(value).__mro__, path
     if shape.type_name == "structure":
         for name, below in value.items():
             check(shape.members[name], below, f"{path}.{name}")

@@ -209,12 +209,15 @@ def test_no_process_of_a_machine_can_gain_the_rights_to_switch_off_the_host(clou
     assert os.getuid() != 0 or not int(status["CapBnd"], 16) >> 22 & 1
 
 
-def test_a_machine_whose_supervisor_is_killed_from_within_is_lost_hardware(cloud: Standalone) -> None:
-    instance = run(cloud, "#!/bin/bash\n(env -i setsid sleep 600 &)\nsleep 0.2\nkill -9 $PPID\nsleep 600\n")
+def test_a_machine_whose_supervisor_is_killed_from_within_is_lost_hardware(cloud: Standalone, tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    hide = f"(setsid sh -c 'echo $$ >{pid}; exec sleep 600' &)"
+    instance = run(cloud, f"#!/bin/bash\n{hide}\nuntil [ -s {pid} ]; do sleep 0.01; done\nkill -9 $PPID\nsleep 600\n")
 
     kit.terminated(cloud, instance)
 
     assert kit.seen(cloud, instance)["StateReason"] == "Server.InternalError"
+    assert not alive(int(pid.read_text()))
 
 
 def test_a_machines_disk_ends_with_it_and_its_console_stays(cloud: Standalone, ec2: Any) -> None:

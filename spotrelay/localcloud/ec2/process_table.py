@@ -2,7 +2,8 @@
 
 A process belongs to an instance when it descends from the instance's supervisor (orphans stay below it, since it is a
 subreaper), or is in a session that the supervisor opened, or carries the instance's mark in its environment. Each
-catches what escapes another: `env -i`, `setsid`, a double fork, a killed supervisor.
+catches what escapes another: `env -i`, `setsid`, a double fork, a killed supervisor. Who does all of this at once is
+found only by the cloud's outer process, which kills whatever is left below it.
 """
 
 from __future__ import annotations
