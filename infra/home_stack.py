@@ -111,13 +111,13 @@ class HomeStack(Stack):
             self.interruptions.subscribe(name, pattern)
             self.interruptions.subscribe(f"Forwarded{name}", pattern, self.home.bus)
         self.runs.subscribe("OurEvents", OUR_EVENTS, self.home.bus)
-        sweeping = {**code.environment, settings.RUNS_QUEUE: self.runs.queue.queue_url}
-        self.sweep = Sweep(self, "Sweep", self._config, code=Code(bundle, sweeping), alarms=self.alarms)
-        roles = [self.interruptions.worker.role, self.runs.worker.role, self.sweep.worker.role]
-        for role in roles:
-            self._empower(role)
-        self._let_launch(roles)
-        self.runs.grant_send(self.sweep.worker.role)
+        self.sweep = Sweep(self, "Sweep", self._config, code=code, alarms=self.alarms)
+        workers = [self.interruptions.worker, self.runs.worker, self.sweep.worker]
+        for worker in workers:
+            worker.function.add_environment(settings.RUNS_QUEUE, self.runs.queue.queue_url)
+            self.runs.grant_send(worker.role)
+            self._empower(worker.role)
+        self._let_launch([worker.role for worker in workers])
         self._watch()
 
     def _environment(self) -> dict[str, str]:

@@ -66,7 +66,7 @@ class Pipeline(Construct):
     def grant_send(self, role: aws_iam.Role) -> None:
         """Put messages into the queue."""
         role.add_to_policy(
-            aws_iam.PolicyStatement(sid="FanOut", actions=["sqs:SendMessage"], resources=[self.queue.queue_arn])
+            aws_iam.PolicyStatement(sid="LookAgain", actions=["sqs:SendMessage"], resources=[self.queue.queue_arn])
         )
 
 

@@ -13,7 +13,7 @@ from spotrelay.core.errors import Unavailable
 
 CONNECT_S = 3  # seconds to open a connection
 READ_S = 20  # seconds without a byte of the answer
-LAUNCH_READ_S = 45  # an instant fleet answers when its machines have started
+LAUNCH_READ_S = 20  # an instant fleet answers within seconds; a later answer is got by sending it again
 METADATA_S = 2  # seconds to wait for credentials from the metadata service
 ATTEMPTS = 3  # of one call, the first included
 

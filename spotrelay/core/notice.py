@@ -10,7 +10,7 @@ from enum import Enum
 from spotrelay.core.errors import InvalidInput
 
 NOTICE_LEAD = timedelta(minutes=2)
-INSTANCE_ID = re.compile(r"^i-([0-9a-f]{8}|[0-9a-f]{17})$")
+INSTANCE_ID = re.compile(r"^i-([0-9a-f]{8}|[0-9a-f]{17})\Z")
 
 
 class NoticeSource(Enum):

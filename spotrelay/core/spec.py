@@ -12,12 +12,12 @@ from spotrelay.core.codec import field_types, from_json
 from spotrelay.core.errors import InvalidInput
 from spotrelay.core.placement import Market, Pool
 
-RUN_ID = re.compile(r"^[a-z0-9][a-z0-9-]{0,39}$")
-ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
-INSTANCE_TYPE = re.compile(r"^[a-z0-9-]+\.[a-z0-9-]+$")
-SECRET = re.compile(r"^(ssm:/?[A-Za-z0-9_./-]+|secretsmanager:[A-Za-z0-9/_+=.@:-]+)$")
-IMAGE = re.compile(r"^[a-z0-9./:_-]+@sha256:[0-9a-f]{64}$")
-SHA256 = re.compile(r"^[0-9a-f]{64}$")
+RUN_ID = re.compile(r"^[a-z0-9][a-z0-9-]{0,39}\Z")
+ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*\Z")
+INSTANCE_TYPE = re.compile(r"^[a-z0-9-]+\.[a-z0-9-]+\Z")
+SECRET = re.compile(r"^(ssm:/?[A-Za-z0-9_./-]+|secretsmanager:[A-Za-z0-9/_+=.@:-]+)\Z")
+IMAGE = re.compile(r"^[a-z0-9./:_-]+@sha256:[0-9a-f]{64}\Z")
+SHA256 = re.compile(r"^[0-9a-f]{64}\Z")
 
 
 class NoCheckpoint(Enum):

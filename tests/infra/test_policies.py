@@ -191,9 +191,9 @@ def test_the_control_plane_speaks_to_users_and_never_as_an_instance(control: Rol
     assert not control.may("events:PutEvents", bus)
 
 
-@pytest.mark.parametrize(("name", "allowed"), [("SweepWorker", True), ("RunsWorker", False)])
-def test_only_the_sweep_fans_out(home: Template, name: str, allowed: bool) -> None:
-    assert Role(home, name).may("sqs:SendMessage", home.arn("AWS::SQS::Queue", "RunsQueue")) is allowed
+def test_functions_send_to_the_queue_of_runs_and_to_no_other(control: Role, home: Template) -> None:
+    assert control.may("sqs:SendMessage", home.arn("AWS::SQS::Queue", "RunsQueue"))
+    assert not control.may("sqs:SendMessage", home.arn("AWS::SQS::Queue", "InterruptionsQueue"))
 
 
 # An instance.
