@@ -13,6 +13,7 @@ from typing import Any
 
 from spotrelay.core.checkpoint import Checkpoint, awaiting_verification, resume_candidate
 from spotrelay.core.clockwork import OBSERVATIONS
+from spotrelay.core.experience import worth
 from spotrelay.core.placement import Pool, Rung, next_rung, reopens_at
 from spotrelay.core.record import Site, conclude
 from spotrelay.core.run import Attempt, AttemptState, Intent, Run, RunStatus, note, settle
@@ -314,8 +315,9 @@ def _spec_forbids(run: Run, generation: int) -> str:
     spec, limits = run.spec, run.spec.limits
     if not spec.failover and generation > 1:
         return "the machine was lost and failover is off for this run"
-    if run.launches >= limits.max_launches:
-        return f"limits.max_launches reached: {run.launches} launches"
+    machines = sum(a.launched_at is not None for a in run.attempts)  # a request that EC2 refused cost nothing
+    if machines >= limits.max_launches:
+        return f"limits.max_launches reached: {machines} machines"
     if run.failures >= limits.max_failures:
         return f"limits.max_failures reached: {run.failures} failures in a row without a new step"
     if spec.on_no_checkpoint is NoCheckpoint.STOP and _progress_without_checkpoint(run):
@@ -337,7 +339,8 @@ def _climb(run: Run, generation: int, cause: str, now: datetime, site: Site) -> 
     pools = _affordable(run, allowed, site)
     if not pools:
         return Wait(now + site.timings.watch, "no price is known for any pool, and the run has a dollar ceiling")
-    rung = next_rung(pools, run.refusals, _lost_pools(run), now, scale)
+    lasting = worth(site.experience, pools, now, scale) if site.experience else None
+    rung = next_rung(pools, run.refusals, _lost_pools(run), now, scale, lasting)
     backoff = site.timings.backoff * min(2.0 ** max(run.backoffs - 1, 0), 64.0)
     if rung is None:
         until = max(reopens_at(pools, run.refusals, now, scale) or now, now + min(backoff, site.timings.backoff_most))

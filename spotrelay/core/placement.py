@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -78,6 +79,8 @@ REMEMBERED: dict[FailureScope, timedelta] = {
 
 
 LOST_FOR = timedelta(minutes=10)
+SECOND_CHOICE = 0.5  # what an hour on the next type of the spec's list is worth: the list is a wish
+WORTH_ASKING = 1 / 3  # of the best pool's worth: EC2 picks among what we ask for, so what is far worse waits
 
 
 def excludes(refusal: Refusal, pool: Pool, now: datetime, scale: float = 1.0) -> bool:
@@ -103,12 +106,14 @@ def next_rung(
     lost: tuple[tuple[Pool, datetime], ...],
     now: datetime,
     scale: float = 1.0,
+    worth: Mapping[Pool, float] | None = None,
 ) -> Rung | None:
     """The next launch request's pools, or None when every pool is refused for now.
 
     Sibling zones of the preferred type come first, then the other types in the spec's order,
-    then on-demand. A pool that was lost lately goes to the very end: losses cluster within a
-    type and zone.
+    then on-demand. Where the account has experience, Spot pools go by it instead, across zones
+    and regions. A pool that was lost lately goes to the very end: losses cluster within a type
+    and zone.
 
     Args:
         pools: what the spec allows, preferred first.
@@ -116,15 +121,33 @@ def next_rung(
         lost: pools in which an attempt of this run ended, with the time.
         now: the control plane's clock, UTC.
         scale: factor on every memory, for a demo whose clocks run fast.
+        worth: hours that a machine may be expected to last, by pool; None or empty when nothing is known.
     """
-    open_pools = [p for p in pools if not any(excludes(r, p, now, scale) for r in refusals)]
+    values = _values(pools, worth or {})
+    ranked = sorted(pools, key=lambda p: (p.market != Market.SPOT.value, -values[p])) if values else pools
+    open_pools = [p for p in ranked if not any(excludes(r, p, now, scale) for r in refusals)]
     fresh = [p for p in open_pools if not any(p == q and now < at + LOST_FOR * scale for q, at in lost)]
-    for group, why in ((fresh, "preferred"), (open_pools, "only lately lost pools are left")):
+    best = "expected to last longest" if values else "preferred"
+    for group, why in ((fresh, best), (open_pools, "only lately lost pools are left")):
         if group:
-            same = tuple(p for p in group if _one_request(p, group[0]))
+            same = tuple(p for p in group if _one_request(p, group[0]) and _worth_asking(p, group[0], values))
             zones = ", ".join(p.zone for p in same)
             return Rung(same, f"{same[0].instance_type} {same[0].market} in {zones} ({why})")
     return None
+
+
+def _values(pools: tuple[Pool, ...], worth: Mapping[Pool, float]) -> dict[Pool, float]:
+    """Each pool's worth with the spec's order of types in it. On-demand is not taken back: all alike."""
+    if not worth:
+        return {}
+    types = list(dict.fromkeys(p.instance_type for p in pools))
+    wish = {name: SECOND_CHOICE**rank for rank, name in enumerate(types)}
+    lasting = {p: worth.get(p, 0.0) if p.market == Market.SPOT.value else 1.0 for p in pools}
+    return {p: hours * wish[p.instance_type] for p, hours in lasting.items()}
+
+
+def _worth_asking(pool: Pool, first: Pool, values: Mapping[Pool, float]) -> bool:
+    return not values or values[pool] >= values[first] * WORTH_ASKING
 
 
 def _one_request(pool: Pool, first: Pool) -> bool:

@@ -9,6 +9,7 @@ from zlib import crc32
 
 from spotrelay.core.checkpoint import CheckpointId
 from spotrelay.core.clockwork import Timings
+from spotrelay.core.experience import Experience
 from spotrelay.core.facts import (
     CancelRequested,
     Fact,
@@ -40,6 +41,7 @@ class Site:
     timings: Timings = field(default_factory=Timings)
     launches_allowed: bool = True  # the kill switch, asked when a launch is due
     prices: dict[Pool, float] | None = None  # dollars an hour; asked when the run has a dollar ceiling
+    experience: Experience | None = None  # of the account, asked when a launch is due; None: nothing is known
 
 
 def record(run: Run, fact: Fact, now: datetime, site: Site) -> Run:
