@@ -16,6 +16,23 @@ _PROC = Path("/proc")
 _SETTLE_S = 0.02
 
 
+class Alias:
+    """A short name of a folder, for as long as this process keeps it open.
+
+    The path of a Unix socket may have 107 bytes, and programs put their sockets into TMPDIR.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+        self.path = f"/proc/{os.getpid()}/fd/{self._descriptor}"
+
+    def close(self) -> None:
+        """The name is no longer valid; may be called twice."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
 def become_subreaper() -> None:
     """Let every orphan below this process become its child, so that none escapes by a double fork."""
     _prctl(PR_SET_CHILD_SUBREAPER, 1)

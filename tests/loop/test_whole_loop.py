@@ -58,7 +58,7 @@ def said_until(process: subprocess.Popen[str], wanted: Callable[[dict[str, Any]]
         lines.append(json.loads(line))
         if wanted(lines[-1]):
             return lines
-    raise AssertionError(f"the demo ended before: {process.stderr.read() if process.stderr else ''}")
+    raise AssertionError(f"the demo ended before; it said last: {lines[-3:]}")
 
 
 def endpoint_in(lines: list[dict[str, Any]]) -> tuple[str, int]:

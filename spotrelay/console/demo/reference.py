@@ -12,32 +12,37 @@ from types import TracebackType
 from typing import Any
 
 from spotrelay.console.demo.failure import DemoFailed
-from spotrelay.localcloud.processes import die_with_parent
+from spotrelay.localcloud.processes import Alias
 
 STOP_S = 5.0
+DYING_WITH_US = (  # set by the kernel to be killed when the demo is, then the script itself
+    "import ctypes, os, signal, sys\n"
+    "ctypes.CDLL(None).prctl(1, signal.SIGKILL)\n"  # PR_SET_PDEATHSIG
+    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+)
 
 
 class Reference:
     """The script as anybody would start it, without Spotrelay; ended with the block that opened it."""
 
     def __init__(self, script: Path, steps: int, folder: Path, scratch: Path) -> None:
-        self._command = [sys.executable, str(script), "--steps", str(steps), "--out", str(folder)]
+        self._command = [sys.executable, "-c", DYING_WITH_US, str(script), "--steps", str(steps), "--out", str(folder)]
         self._log = folder / "log.jsonl"
         self._folder = folder
-        self._environment = {**outside_spotrelay(), "TMPDIR": str(scratch)}
+        self._scratch = scratch
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Reference:
+        self._alias = Alias(self._scratch)
         with self._log.open("wb") as log, (self._folder / "stderr.txt").open("wb") as errors:
             self._process = subprocess.Popen(
                 self._command,
-                env=self._environment,
+                env={**outside_spotrelay(), "TMPDIR": self._alias.path},
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=errors,
                 start_new_session=True,
-                preexec_fn=die_with_parent,  # noqa: PLW1509  # the demo has no other thread at this point
             )
         return self
 
@@ -45,8 +50,11 @@ class Reference:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         process = self._process
-        if process is None:
-            return
+        if process is not None:
+            self._end(process)
+        self._alias.close()
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
         for deed in (signal.SIGTERM, signal.SIGKILL):
             try:
                 os.killpg(process.pid, deed)  # its data loaders too

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from spotrelay.localcloud.ec2 import process_table
 from spotrelay.localcloud.ec2.process_table import MARK, Census, Process
+from spotrelay.localcloud.processes import Alias
 
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 _SETTLE_S = 0.01
@@ -94,6 +95,8 @@ class Machine:
         self._collected = False
         self._killing = threading.Lock()
         self.console = body.home / "console.log"
+        (body.home / "tmp").mkdir(parents=True, exist_ok=True)
+        self._scratch = Alias(body.home / "tmp")
         self.first_pid = 0
         self._process = self._start()
         self._listener = threading.Thread(target=self._listen, name=f"machine-{body.instance_id}", daemon=True)
@@ -143,6 +146,7 @@ class Machine:
                 self._process.kill()
                 self._process.wait()
                 self._collected = True
+                self._scratch.close()
             self._until(lambda process: True, signal.SIGKILL)
 
     def _kill_group(self) -> None:
@@ -168,7 +172,7 @@ class Machine:
 
     def _start(self) -> subprocess.Popen[bytes]:
         home = self._body.home
-        for name in ("bin", "root", "tmp"):
+        for name in ("bin", "root"):
             (home / name).mkdir(parents=True, exist_ok=True)
         power = home / "power"
         if not power.exists():
@@ -227,7 +231,7 @@ class Machine:
         return {
             "LANG": "C.UTF-8",
             "HOME": str(home / "root"),
-            "TMPDIR": str(home / "tmp"),
+            "TMPDIR": self._scratch.path,
             "DBUS_SYSTEM_BUS_ADDRESS": _NOWHERE,
             "DBUS_SESSION_BUS_ADDRESS": _NOWHERE,
             **self._body.environment,
