@@ -175,6 +175,17 @@ def test_regions_do_not_see_each_other(cloud: Standalone) -> None:
     )
 
 
+def test_a_new_instance_can_stay_unknown_for_a_while(cloud: Standalone, ec2: Any) -> None:
+    cloud.ec2.set_lag(60)
+    instance = kit.launch(cloud, ClientToken="early")
+
+    assert kit.refusal(ec2.describe_instances, InstanceIds=[instance])[0] == "InvalidInstanceID.NotFound"
+    assert ec2.describe_instances()["Reservations"] == []
+    assert kit.launch(cloud, ClientToken="early") == instance
+    cloud.ec2.set_lag(0)
+    assert found(ec2.describe_instances()) == {instance}
+
+
 def test_tags_can_be_set_later_and_read(cloud: Standalone, ec2: Any) -> None:
     instance = kit.launch(cloud)
 

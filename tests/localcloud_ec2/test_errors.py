@@ -106,9 +106,10 @@ def test_the_answers_of_every_refusal_below_are_as_documented(cloud: Standalone,
     [
         ({"UserData": "not base64!"}, "InvalidUserData.Malformed"),
         ({"UserData": "QUFB" * 5462}, "InvalidParameterValue"),
+        ({"IamInstanceProfile": {"Name": "missing"}}, "InvalidParameterValue"),
     ],
 )
-def test_user_data_that_is_no_base64_or_too_long_is_refused(cloud: Standalone, ec2: Any, data: Any, code: str) -> None:
+def test_a_template_with_what_cannot_be_launched_is_refused(cloud: Standalone, ec2: Any, data: Any, code: str) -> None:
     kit.template(cloud, None, **data)
 
     assert (

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ def test_user_data_runs_in_a_folder_of_its_own_with_a_clean_environment(
 ) -> None:
     monkeypatch.setenv("HOST_SECRET", "never to be seen")
     cloud.world.environment = {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
-    script = '#!/bin/bash\necho "$PWD|$HOME|$TMPDIR|$(command -v shutdown)|$(command -v python)|"; env; echo "done"\n'
+    say = 'echo "$PWD|$HOME|$(readlink -f "$TMPDIR")|$(command -v shutdown)|$(command -v python)|"'
+    script = f"#!/bin/bash\n{say}; env; echo 'done'\n"
 
     instance = run(cloud, script)
     console = kit.says(cloud, instance, "done")
@@ -49,6 +51,20 @@ def test_user_data_runs_in_a_folder_of_its_own_with_a_clean_environment(
     assert f"{MARK}={instance}" in console
     assert "AWS_ENDPOINT_URL=http://127.0.0.1:1" in console
     assert f"AWS_EC2_METADATA_SERVICE_ENDPOINT={kit.seen(cloud, instance)['metadata_endpoint']}" in console
+
+
+def test_sockets_fit_into_the_machines_temporary_folder(cloud: Standalone, tmp_path: Path) -> None:
+    lines = (
+        f"#!{sys.executable}",
+        "from multiprocessing.connection import Listener",
+        "Listener(family='AF_UNIX')",
+        "print('bound')",
+    )
+    assert len(str(tmp_path)) > 50
+
+    instance = run(cloud, "\n".join(lines))
+
+    kit.says(cloud, instance, "bound")
 
 
 def test_the_shebang_decides_who_runs_the_user_data(cloud: Standalone) -> None:
@@ -237,6 +253,17 @@ def test_closing_the_cloud_leaves_no_process(tmp_path: Path) -> None:
         pids = [pid for instance in instances for pid in kit.running(cloud, instance)]
         cloud.ec2.zombify(instances[0])
 
+    assert [pid for pid in pids if alive(pid)] == []
+
+
+def test_closing_does_not_wait_for_a_machine_that_shuts_down_slowly(tmp_path: Path) -> None:
+    with Standalone(tmp_path / "slow", time_scale=1.0) as cloud:
+        instance = run(cloud, "#!/bin/bash\ntrap '' TERM\nshutdown -h now\nwhile true; do sleep 0.05; done\n")
+        kit.eventually(lambda: kit.state(cloud, instance) == "shutting-down", "it goes down")
+        pids = kit.running(cloud, instance)
+        began = time.monotonic()
+
+    assert time.monotonic() - began < 15
     assert [pid for pid in pids if alive(pid)] == []
 
 

@@ -32,13 +32,17 @@ class Agenda:
             heapq.heappush(self._due, (time.monotonic() + delay_s, next(self._numbers), deed))
             self._changed.notify()
 
-    def close(self) -> None:
-        """Forget what is not yet due, and wait for what is under way."""
+    def stop(self) -> None:
+        """Forget what is not yet due."""
         with self._changed:
             self._closed = True
             self._due.clear()
             self._changed.notify()
         self._thread.join()
+
+    def close(self) -> None:
+        """Stop, and wait for what is under way."""
+        self.stop()
         self._pool.shutdown(wait=True)
 
     def _run(self) -> None:

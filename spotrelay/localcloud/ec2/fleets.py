@@ -171,7 +171,7 @@ def _authorized(launcher: Launcher, caller: str, region: str, candidate: _Candid
     """RunInstances behind the fleet: what the caller may not launch is an error of the fleet, not of the request."""
     if candidate.plan is None:
         return candidate
-    needs = permissions.to_launch(launcher.world, launcher.account, candidate.plan, "CreateFleet")
+    needs = permissions.to_launch(launcher.account, candidate.plan, "CreateFleet")
     try:
         permissions.require(launcher.world, caller, region, needs)
     except Ec2Error as refusal:

@@ -52,9 +52,7 @@ class Launcher:
         own = {name: value for name, value in request.items() if name not in _REQUEST_ONLY}
         plan = template.merge(self.world, region, own, request.get("LaunchTemplate"))
         named = own.get("SubnetId") or (own.get("Placement") or {}).get("AvailabilityZone")
-        permissions.require(
-            self.world, caller, region, permissions.to_launch(self.world, self.account, plan, "RunInstances")
-        )
+        permissions.require(self.world, caller, region, permissions.to_launch(self.account, plan, "RunInstances"))
         dry_run(request)
         zone = plan.pool.zone if named else ""  # idempotency is zonal only where the request names the place
         with self.store.lock:

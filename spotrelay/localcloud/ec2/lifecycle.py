@@ -22,7 +22,7 @@ from spotrelay.localcloud.ec2.machine import Body, Machine
 from spotrelay.localcloud.ec2.outbox import Event, Outbox, event
 from spotrelay.localcloud.ec2.records import SPOT, STATE_CODES, Instance, Notice
 from spotrelay.localcloud.ec2.store import Store
-from spotrelay.localcloud.ec2.world import World, role_of_profile
+from spotrelay.localcloud.ec2.world import World
 
 NOTICE_S = 120.0
 """From the interruption notice to the end. Source: EC2 User Guide, Spot Instance interruption notices."""
@@ -61,7 +61,6 @@ class Lifecycle:
         self._outbox = Outbox(world.emit)
         self._metadata = MetadataService()
         self._ledger = Ledger(home / "instances.jsonl", clock)
-        self._closed = False
 
     def admit(self, instance: Instance) -> None:
         """Take a new instance in, pending; it boots later. The store's lock is held by the caller."""
@@ -174,14 +173,21 @@ class Lifecycle:
 
     def close(self) -> None:
         """Kill everything, deliver what is left to be told."""
-        self._closed = True
+        self._agenda.stop()
+        first = self._kill_all(set())  # so that nobody waits for machines that go down slowly
         self._agenda.close()
-        machines = [i.machine for i in self._store.instances.values() if i.machine is not None]
-        with ThreadPoolExecutor(_CLOSERS) as closers:
-            list(closers.map(Machine.kill, machines))
+        self._kill_all(first)
         self._metadata.close()
         self._outbox.close()
         self._ledger.close()
+
+    def _kill_all(self, but: set[str]) -> set[str]:
+        """Kill every machine but these; the ids of the instances whose machines are dead now."""
+        with self._store.lock:
+            machines = {i.instance_id: i.machine for i in self._store.instances.values() if i.machine is not None}
+        with ThreadPoolExecutor(_CLOSERS) as closers:
+            list(closers.map(Machine.kill, [machines[name] for name in machines.keys() - but]))
+        return set(machines)
 
     def _machine(self, instance: Instance) -> Machine:
         if instance.machine is None:
@@ -202,7 +208,7 @@ class Lifecycle:
 
     def _start(self, instance: Instance) -> None:
         plan = instance.blueprint
-        role = role_of_profile(self._world, plan.profile)
+        role = plan.role.rsplit("/", 1)[-1]
 
         def read(path: str) -> str | bytes | None:
             held = self._world.credentials

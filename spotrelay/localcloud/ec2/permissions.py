@@ -14,7 +14,7 @@ from typing import Any
 from spotrelay.localcloud import policy
 from spotrelay.localcloud.ec2.errors import Ec2Error
 from spotrelay.localcloud.ec2.records import SPOT, Blueprint, Instance
-from spotrelay.localcloud.ec2.world import NamesRoles, World
+from spotrelay.localcloud.ec2.world import World
 
 EC2_SERVICE = "ec2.amazonaws.com"
 
@@ -81,7 +81,7 @@ def tags_held(instance: Instance) -> dict[str, Any]:
     return context
 
 
-def to_launch(world: World, account: str, plan: Blueprint, create_action: str) -> list[Need]:
+def to_launch(account: str, plan: Blueprint, create_action: str) -> list[Need]:
     """What RunInstances needs for one instance, whether it is called or stands behind a fleet."""
     arns = _Arns(plan.pool.region, account)
     template = {"ec2:LaunchTemplate": arns.of("launch-template", plan.template_id)} if plan.template_id else {}
@@ -94,9 +94,9 @@ def to_launch(world: World, account: str, plan: Blueprint, create_action: str) -
         needs.append(Need("ec2:RunInstances", arns.of(kind, name), context))
         if tags:
             needs.append(Need("ec2:CreateTags", arns.of(kind, name), to_tag(tags, create_action)))
-    if plan.profile and isinstance(world, NamesRoles):
+    if plan.role:
         passed = {"iam:PassedToService": EC2_SERVICE}
-        needs.append(Need("iam:PassRole", world.profile_role(plan.profile), passed))
+        needs.append(Need("iam:PassRole", plan.role, passed))
     return needs
 
 

@@ -54,6 +54,8 @@ class Blueprint:
     user_data: bytes | None
     profile: str
     """name or ARN of the instance profile; empty for none"""
+    role: str
+    """ARN of the role in it"""
     tags: dict[str, dict[str, str]]
     """by resource type"""
     security_groups: tuple[str, ...]

@@ -224,6 +224,10 @@ class Ec2:
         """Limit the rate of each action in each region; None lifts the limit."""
         self._rate.limit(per_second, burst)
 
+    def set_lag(self, seconds: float) -> None:
+        """Let new instances stay unknown to other calls for a while: EC2 is consistent only eventually."""
+        self._store.lag_s = seconds
+
     def zombify(self, instance_id: str) -> None:
         """Let EC2 say terminated while the processes are only stopped."""
         self._lifecycle.zombify(self._known(instance_id))

@@ -90,7 +90,9 @@ class MemoryWorld:
         return self.environment
 
     def profile_role(self, instance_profile: str) -> str:
-        """The role is named after the profile."""
+        """The role is named after the profile; there is none called `missing`."""
+        if instance_profile.endswith("missing"):
+            raise KeyError(instance_profile)
         return f"arn:aws:iam::{ACCOUNT}:role/{instance_profile.rsplit('/', 1)[-1]}-role"
 
 

@@ -21,14 +21,17 @@ class Store:
         self.instances: dict[str, Instance] = {}
         self.fleets: dict[str, Fleet] = {}
         self.spot_requests: dict[str, SpotRequest] = {}
+        self.lag_s = 0.0
+        """how long a new instance stays unknown to Describe and Terminate calls"""
         self._answers: dict[tuple[str, ...], tuple[Any, Any]] = {}
 
     def visible(self, region: str, now: float) -> list[Instance]:
-        """The instances that Describe calls in a region still tell of: all but those terminated an hour ago."""
+        """The instances that calls in a region know of: not those launched just now, nor those long terminated."""
         return [
             instance
             for instance in self.instances.values()
             if instance.pool.region == region
+            and now - instance.launched_at >= self.lag_s
             and (instance.terminated_at is None or now - instance.terminated_at < _VISIBLE_S)
         ]
 

@@ -83,7 +83,8 @@ def merge(
     tags = _tags(data.get("TagSpecifications"), own.get("TagSpecifications"))
     options_of_metadata = dict(said.get("MetadataOptions") or {})
     _check_tags(tags, options_of_metadata)
-    profile = said.get("IamInstanceProfile") or {}
+    given = said.get("IamInstanceProfile") or {}
+    profile = str(given.get("Arn") or given.get("Name") or "")
     interfaces = said.get("NetworkInterfaces") or [{}]
     return Blueprint(
         pool=Pool(region, zone, instance_type, market),
@@ -91,7 +92,8 @@ def merge(
         vpc_id=vpc_id,
         image_id=str(said["ImageId"]),
         user_data=_user_data(said.get("UserData")),
-        profile=str(profile.get("Arn") or profile.get("Name") or ""),
+        profile=profile,
+        role=_role(world, profile),
         tags=tags,
         security_groups=tuple(said.get("SecurityGroupIds") or interfaces[0].get("Groups") or ()),
         key_name=str(said.get("KeyName") or ""),
@@ -148,6 +150,13 @@ def _subnet(world: World, subnet_id: str, region: str) -> Mapping[str, str]:
     if catalogue.region_of(found["AvailabilityZone"]) != region:
         raise Ec2Error("InvalidSubnetID.NotFound", text)
     return found
+
+
+def _role(world: World, profile: str) -> str:
+    try:
+        return world.profile_role(profile) if profile else ""
+    except Exception as why:
+        raise invalid_value(profile, "iamInstanceProfile", f"Invalid IAM Instance Profile: {why}") from why
 
 
 def _user_data(text: Any) -> bytes | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 
 class World(Protocol):
@@ -29,24 +29,15 @@ class World(Protocol):
     def credentials(self, instance_profile: str, instance_id: str) -> Mapping[str, Any]:
         """AccessKeyId, SecretAccessKey, Token and Expiration of an instance's role; its own, no other instance's."""
 
+    def profile_role(self, instance_profile: str) -> str:
+        """ARN of the role in an instance profile, given by name or ARN.
+
+        Raises:
+            Exception: any; there is no such profile.
+        """
+
     def policies(self, caller: str) -> list[dict[str, Any]]:
         """Identity policies of a caller's ARN."""
 
     def instance_environment(self, instance_id: str) -> Mapping[str, str]:
         """Environment variables that put an instance's processes into this cloud."""
-
-
-@runtime_checkable
-class NamesRoles(Protocol):
-    """A world that also knows which role an instance profile holds. Then `iam:PassRole` is enforced."""
-
-    def profile_role(self, instance_profile: str) -> str:
-        """ARN of the role in an instance profile, given by name or ARN."""
-
-
-def role_of_profile(world: World, profile: str) -> str:
-    """Name under which the metadata service lists the profile's credentials; empty without a profile."""
-    if not profile:
-        return ""
-    found = world.profile_role(profile) if isinstance(world, NamesRoles) else profile
-    return found.rsplit("/", 1)[-1]
