@@ -85,8 +85,16 @@ WORTH_ASKING = 1 / 3  # of the best pool's worth: EC2 picks among what we ask fo
 
 def excludes(refusal: Refusal, pool: Pool, now: datetime, scale: float = 1.0) -> bool:
     """Whether an earlier refusal still keeps us out of this pool."""
-    if now >= refusal.at + REMEMBERED[refusal.scope] * scale:
-        return False
+    return in_force(refusal, now, scale) and reaches(refusal, pool)
+
+
+def in_force(refusal: Refusal, now: datetime, scale: float = 1.0) -> bool:
+    """Whether a refusal is still remembered."""
+    return now < refusal.at + REMEMBERED[refusal.scope] * scale
+
+
+def reaches(refusal: Refusal, pool: Pool) -> bool:
+    """Whether a refusal speaks of this pool too."""
     same_region = refusal.pool.region == pool.region
     match refusal.scope:
         case FailureScope.ZONE:
@@ -125,7 +133,8 @@ def next_rung(
     """
     values = _values(pools, worth or {})
     ranked = sorted(pools, key=lambda p: (p.market != Market.SPOT.value, -values[p])) if values else pools
-    open_pools = [p for p in ranked if not any(excludes(r, p, now, scale) for r in refusals)]
+    noes = [r for r in refusals if in_force(r, now, scale)]
+    open_pools = [p for p in ranked if not any(reaches(r, p) for r in noes)]
     fresh = [p for p in open_pools if not any(p == q and now < at + LOST_FOR * scale for q, at in lost)]
     best = "expected to last longest" if values else "preferred"
     for group, why in ((fresh, best), (open_pools, "only lately lost pools are left")):
@@ -158,5 +167,6 @@ def reopens_at(
     pools: tuple[Pool, ...], refusals: tuple[Refusal, ...], now: datetime, scale: float = 1.0
 ) -> datetime | None:
     """When the first refused pool may be asked again; None if none is refused."""
-    blocking = [[r for r in refusals if excludes(r, pool, now, scale)] for pool in pools]
+    noes = [r for r in refusals if in_force(r, now, scale)]
+    blocking = [[r for r in noes if reaches(r, pool)] for pool in pools]
     return min((max(r.at + REMEMBERED[r.scope] * scale for r in rs) for rs in blocking if rs), default=None)

@@ -268,7 +268,7 @@ def settle(before: Run, after: Run) -> Run:
     status = status_of(after)
     if status is not before.status and (before.status, status) not in RUN_MOVES:
         raise IllegalTransition(f"run {before.run_id} cannot go from {before.status.value} to {status.value}")
-    return replace(after, status=status)
+    return after if status is after.status else replace(after, status=status)
 
 
 def _check_move(before: Run, attempt: Attempt) -> None:

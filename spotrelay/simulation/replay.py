@@ -1,0 +1,227 @@
+"""Spotrelay itself on recorded capacity: `record`, `decide` and `claim` as in production, acted on in memory.
+
+The clock jumps from event to event. Looks that find nothing new are left out: a healthy machine is
+not watched each minute, because nothing in a trace falls silent. A machine is lost without any
+lead, for a trace tells of none; in production the notice comes two minutes earlier.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from heapq import heapify, heappop, heappush
+
+from spotrelay.core.clockwork import Timings
+from spotrelay.core.decide import Fence, Observe, Resolve, Rest, Send, Terminate, Wait, claim, decide, spent
+from spotrelay.core.errors import SpotrelayError
+from spotrelay.core.experience import Experience, answered, ended
+from spotrelay.core.facts import Fact, LaunchAbandoned, LaunchAnswered, TerminateAsked
+from spotrelay.core.lease import Lease, fence, take
+from spotrelay.core.ledger import ledger_of
+from spotrelay.core.live import Heartbeat, Phase
+from spotrelay.core.notice import InstanceState, InterruptionNotice, NoticeSource, StateChange
+from spotrelay.core.placement import FailureScope, Market, Pool, Refusal
+from spotrelay.core.ports import LaunchAnswer
+from spotrelay.core.record import Site, absorb, record
+from spotrelay.core.run import Run
+from spotrelay.core.spec import pools_of
+from spotrelay.simulation.scenario import Outcome, Scenario
+from spotrelay.simulation.traces import Seconds
+
+FIRST_PROBE = datetime(2026, 1, 1, tzinfo=UTC)
+NO_LOOKS = timedelta(days=3650)
+MOST_STEPS = 1000  # decisions at one moment; a run that needs more does not come to rest
+
+
+@dataclass(frozen=True)
+class Held:
+    """The machine that a run has now."""
+
+    instance_id: str
+    pool: Pool
+    ready: Seconds  # when its first step is done
+    lost: Seconds  # `inf` when the trace does not tell
+
+
+def replay(scenario: Scenario, shared: bool = True) -> list[Outcome]:
+    """What each run came to.
+
+    Args:
+        shared: whether the runs are of one account and learn from each other, in the order of
+            time: nothing is known to a run before it has happened. False: each learns alone.
+    """
+    if shared:
+        return Account(scenario).outcomes()
+    alone = (replace(scenario, starts=(start,)) for start in scenario.starts)
+    return [outcome for each in alone for outcome in Account(each).outcomes()]
+
+
+class Account:
+    """Every run of an account, and what they have learnt together."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self._scenario = scenario
+        self._traces = {trace.pool: trace for trace in scenario.traces}
+        zones = tuple(dict.fromkeys((t.pool.region, t.pool.zone) for t in scenario.traces))
+        prices = {pool: self.price(pool) for pool in pools_of(scenario.spec, zones)}
+        self.site = Site(zones, replace(Timings(), watch=NO_LOOKS), prices=prices, experience=Experience())
+        self._runs = [Simulated(self, f"run-{i}", start) for i, start in enumerate(scenario.starts)]
+
+    def outcomes(self) -> list[Outcome]:
+        """Play everything in the order of time."""
+        queue = [(run.start, index) for index, run in enumerate(self._runs)]
+        heapify(queue)
+        while queue:
+            moment, index = heappop(queue)
+            after = self._runs[index].advance(moment)
+            if after is not None:
+                heappush(queue, (after, index))
+        return [run.outcome() for run in self._runs]
+
+    @property
+    def scenario(self) -> Scenario:
+        return self._scenario
+
+    def price(self, pool: Pool) -> float:
+        assumed = self._scenario.assumptions
+        return assumed.on_demand if pool.market == Market.ON_DEMAND.value else assumed.spot
+
+    def ask(self, pools: tuple[Pool, ...], instance_id: str, moment: Seconds) -> tuple[LaunchAnswer, Seconds]:
+        """EC2's answer to a launch: the first pool that has capacity gives the machine, and until when."""
+        refusals: list[Refusal] = []
+        for pool in pools:
+            until = self._capacity(pool, moment)
+            if until is not None:
+                return LaunchAnswer(instance_id, pool, tuple(refusals)), until
+            code = "InsufficientInstanceCapacity"
+            refusals.append(Refusal(pool, FailureScope.POOL, code, "the trace has none", at(moment)))
+        return LaunchAnswer(None, None, tuple(refusals)), moment
+
+    def _capacity(self, pool: Pool, moment: Seconds) -> Seconds | None:
+        if pool.market == Market.ON_DEMAND.value:
+            return math.inf
+        trace = self._traces.get(pool)
+        return trace.up_until(moment) if trace else None
+
+    def learn_answer(self, answer: LaunchAnswer, moment: Seconds) -> None:
+        known = self.site.experience or Experience()
+        self._know(answered(known, answer.instance_id, answer.pool, answer.refusals, at(moment)))
+
+    def learn_end(self, held: Held, taken: bool, moment: Seconds) -> None:
+        self._know(ended(self.site.experience or Experience(), held.pool, held.instance_id, taken, at(moment)))
+
+    def _know(self, experience: Experience) -> None:
+        self.site = replace(self.site, experience=experience)
+
+
+class Simulated:
+    """One run with its machine: what the store, EC2 and the attempt are in production."""
+
+    def __init__(self, account: Account, run_id: str, start: Seconds) -> None:
+        self._account = account
+        self._held: Held | None = None
+        self._losses = 0
+        self.start = start
+        self._end = start + account.scenario.length
+        self._run = Run(run_id, account.scenario.spec, at(start), lease=Lease(run_id))
+
+    def advance(self, moment: Seconds) -> Seconds | None:
+        """Everything that happens to the run by this moment; the next one that matters, None at its end."""
+        self._run = replace(self._run, news=())  # the timeline is nobody's here
+        self._boot(moment)
+        self._lose(moment)
+        if moment >= self._end or self._run.outcome is not None:
+            self._stop(min(moment, self._end))
+            return None
+        until = self._settle(moment)
+        lost = self._held.lost if self._held else math.inf
+        return min(lost, until, self._end)
+
+    def outcome(self) -> Outcome:
+        """What the run came to, by the control plane's own ledger."""
+        run, end = self._run, at(self._end)
+        ledger = ledger_of(run, end)
+        machines = sum(a.launched_at is not None for a in run.attempts)
+        productive = ledger.goodput * ledger.wall.total_seconds()
+        why = run.outcome_why if run.outcome is not None else ""
+        return Outcome(productive, machines, self._losses, spent(run, end), why)
+
+    # what happens to the machine
+
+    def _boot(self, moment: Seconds) -> None:
+        held, run = self._held, self._run
+        current = run.current
+        if held is None or current is None or current.beating_at is not None or held.ready > min(moment, held.lost):
+            return
+        lease = take(run.lease or Lease(run.run_id), current.generation, held.instance_id)
+        beat = Heartbeat(run.run_id, current.generation, 1, Phase.TRAINING, first_step=True)
+        self._run = absorb(replace(run, lease=lease, heartbeats=(beat,)), at(held.ready), self._account.site)
+
+    def _lose(self, moment: Seconds) -> None:
+        held = self._held
+        if held is None or held.lost > moment:
+            return
+        now = at(moment)
+        self._learn(InterruptionNotice(held.instance_id, "terminate", now, NoticeSource.EVENTBRIDGE), now)
+        self._learn(StateChange(held.instance_id, InstanceState.TERMINATED), now)
+        self._account.learn_end(held, True, moment)
+        self._losses += 1
+        self._held = None
+
+    def _stop(self, moment: Seconds) -> None:
+        if self._held is not None:
+            self._account.learn_end(self._held, False, moment)
+            self._held = None
+
+    # deciding and acting
+
+    def _settle(self, moment: Seconds) -> Seconds:
+        """Decide and act until there is nothing to do; when to look again."""
+        now = at(moment)
+        for _ in range(MOST_STEPS):
+            decision = decide(self._run, now, self._account.site)
+            self._run = claim(self._run, decision, now, self._account.site)
+            if isinstance(decision, Wait):
+                return max(seconds(decision.until), moment + 1.0)
+            if isinstance(decision, Rest) or self._run.outcome is not None:
+                return moment
+            for fact in self._act(decision, moment):
+                self._learn(fact, now)
+        raise SpotrelayError(
+            f"{self._run.run_id} does not come to rest: {MOST_STEPS} decisions at one moment. Report it"
+        )
+
+    def _act(self, decision: object, moment: Seconds) -> Iterator[Fact]:
+        match decision:
+            case Fence(floor=floor) if self._run.lease is not None:
+                self._run = replace(self._run, lease=fence(self._run.lease, floor))
+            case Send(intent=intent):
+                answer, until = self._account.ask(intent.pools, f"{self._run.run_id}.{intent.launch}", moment)
+                self._account.learn_answer(answer, moment)
+                if answer.instance_id is not None and answer.pool is not None:
+                    ready = moment + self._account.scenario.assumptions.restart
+                    self._held = Held(answer.instance_id, answer.pool, ready, until)
+                yield LaunchAnswered(intent.launch, answer, self._account.price(answer.pool) if answer.pool else None)
+            case Terminate(instance_id=instance_id):
+                self._stop(moment)
+                yield TerminateAsked(instance_id)
+                yield StateChange(instance_id, InstanceState.TERMINATED)
+            case Resolve(intent=intent):
+                yield LaunchAbandoned(intent.launch)
+            case Observe():
+                raise SpotrelayError(f"{self._run.run_id}: nothing in a replay falls silent. Report it")
+
+    def _learn(self, fact: Fact, now: datetime) -> None:
+        self._run = record(self._run, fact, now, self._account.site)
+
+
+def at(moment: Seconds) -> datetime:
+    """The virtual clock's time."""
+    return FIRST_PROBE + timedelta(seconds=moment)
+
+
+def seconds(time: datetime) -> Seconds:
+    """The moment of a time of the virtual clock."""
+    return (time - FIRST_PROBE).total_seconds()
