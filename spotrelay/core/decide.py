@@ -349,9 +349,10 @@ def _climb(run: Run, generation: int, cause: str, now: datetime, site: Site) -> 
 
 
 def _affordable(run: Run, pools: tuple[Pool, ...], site: Site) -> tuple[Pool, ...]:
-    if run.spec.limits.max_dollars is None:
+    limits, known = run.spec.limits, site.prices or {}
+    if limits.max_dollars is None:
         return pools
-    return tuple(p for p in pools if site.prices and p in site.prices)
+    return tuple(p for p in pools if p in known or limits.on_demand_price(p) is not None)
 
 
 def _lost_pools(run: Run) -> tuple[tuple[Pool, datetime], ...]:

@@ -365,6 +365,8 @@ def _machine_given(
     attempt = run.attempt(generation)
     if attempt is None or attempt.state is not AttemptState.RESERVED:
         return run
+    if price is None and pool is not None:
+        price = run.spec.limits.on_demand_price(pool)
     given = replace(
         attempt, state=AttemptState.BOOTING, instance_id=instance_id, pool=pool, price=price, launched_at=now
     )

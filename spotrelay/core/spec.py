@@ -35,6 +35,11 @@ class Limits:
     max_failures: int = 3  # in a row, of the user's own program or of the boot, without a new step
     max_hours: float = 240.0  # wall time since submission
     max_dollars: float | None = None  # machine time at recorded prices; None: no ceiling
+    on_demand_prices: dict[str, float] = field(default_factory=dict)  # dollars an hour by type: EC2 tells none
+
+    def on_demand_price(self, pool: Pool) -> float | None:
+        """Dollars an hour of an on-demand pool, as the spec says; None for Spot and where it says nothing."""
+        return self.on_demand_prices.get(pool.instance_type) if pool.market == Market.ON_DEMAND.value else None
 
 
 @dataclass(frozen=True)
@@ -187,6 +192,9 @@ def _limit_problems(spec: Spec) -> list[str]:
         "cadence.every_steps": cadence.every_steps,
     }
     found += [f"{name} must be above zero" for name, value in positive.items() if value is not None and not value > 0]
+    found += [f"limits.on_demand_prices.{t} must be above zero" for t, p in limits.on_demand_prices.items() if not p > 0]
+    if spec.on_demand and limits.max_dollars is not None and not limits.on_demand_prices:
+        found.append("on_demand with limits.max_dollars needs limits.on_demand_prices: EC2 tells no on-demand price")
     if cadence.floor_s > cadence.ceiling_s:
         found.append("cadence.floor_s is above cadence.ceiling_s")
     if cadence.every_s is not None and cadence.every_steps is not None:

@@ -94,6 +94,7 @@ def specs() -> st.SearchStrategy[Spec]:
             max_failures=st.integers(1, 5),
             max_hours=st.floats(0.5, 1000),
             max_dollars=st.none() | st.floats(0.5, 1000),
+            on_demand_prices=st.just(dict.fromkeys(TYPES, 1.0)),
         ),
         cadence=st.builds(Cadence, floor_s=st.floats(1, 60), ceiling_s=st.floats(60, 3600)),
     )

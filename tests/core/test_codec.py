@@ -54,6 +54,7 @@ def test_bytes_that_are_no_manifest_are_refused(data: bytes) -> None:
         ({"limits": {"max_launches": 0}}, "max_launches"),
         ({"limits": {"max_launches": "many"}}, "max_launches"),
         ({"limits": {"max_hours": True}}, "max_hours"),
+        ({"on_demand": True, "limits": {"max_dollars": 5}}, "on_demand_prices"),
         ({"cadence": {"floor_s": 100, "ceiling_s": 10}}, "floor_s"),
         ({"cadence": {"every_s": 10, "every_steps": 10}}, "exclude"),
         ({"secrets": {"TOKEN": "hunter2"}}, "TOKEN"),

@@ -251,6 +251,17 @@ def test_with_a_dollar_ceiling_only_pools_of_known_price_are_asked() -> None:
     assert isinstance(decision, Reserve) and decision.rung.pools == (known,)
 
 
+def test_an_on_demand_pool_is_affordable_at_the_price_that_the_spec_names() -> None:
+    limits = Limits(max_dollars=2.0, on_demand_prices={"g5.xlarge": 1.2})
+    run = reserved(submitted(replace(SPEC, on_demand=True, limits=limits)))
+    assert run.intent is not None
+
+    given = record(run, LaunchAnswered(1, LaunchAnswer(MACHINE, run.intent.pools[0])), NOON, SITE)
+
+    assert {(p.instance_type, p.market) for p in run.intent.pools} == {("g5.xlarge", "on-demand")}
+    assert given.attempts[0].price == 1.2
+
+
 def test_money_counts_from_the_launch_until_ec2_says_that_the_machine_is_gone() -> None:
     run = training(price=3.0)
     after = record(run, StateChange(MACHINE, InstanceState.TERMINATED), NOON + timedelta(hours=1), SITE)
