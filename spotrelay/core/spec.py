@@ -192,7 +192,8 @@ def _limit_problems(spec: Spec) -> list[str]:
         "cadence.every_steps": cadence.every_steps,
     }
     found += [f"{name} must be above zero" for name, value in positive.items() if value is not None and not value > 0]
-    found += [f"limits.on_demand_prices.{t} must be above zero" for t, p in limits.on_demand_prices.items() if not p > 0]
+    prices = limits.on_demand_prices.items()
+    found += [f"limits.on_demand_prices.{kind} must be above zero" for kind, price in prices if not price > 0]
     if spec.on_demand and limits.max_dollars is not None and not limits.on_demand_prices:
         found.append("on_demand with limits.max_dollars needs limits.on_demand_prices: EC2 tells no on-demand price")
     if cadence.floor_s > cadence.ceiling_s:
