@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from spotrelay.console.demo.folder import Folder
+from spotrelay.console.demo.folder import Folder, require
+from spotrelay.console.exits import NotReady
 from spotrelay.core.errors import InvalidInput
 
 
@@ -38,3 +39,8 @@ def test_the_request_log_stays_and_the_cloud_s_files_go_unless_kept(tmp_path: Pa
 
     assert (folder.home / "requests.jsonl").read_text() == "{}\n"
     assert not folder.cloud.exists()
+
+
+def test_a_missing_package_is_named_with_the_way_to_get_it() -> None:
+    with pytest.raises(NotReady, match=r"no_such_package: pip install 'spotrelay\[demo\]'"):
+        require(("json", "no_such_package"))

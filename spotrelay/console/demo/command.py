@@ -20,7 +20,7 @@ from spotrelay.console.bundle import pack
 from spotrelay.console.demo import plots
 from spotrelay.console.demo.evidence import Evidence, collect
 from spotrelay.console.demo.failure import DemoFailed, Told
-from spotrelay.console.demo.folder import Folder, built_assembly, training_script
+from spotrelay.console.demo.folder import Folder, built_assembly, require, training_script
 from spotrelay.console.demo.processes import living_in
 from spotrelay.console.demo.reference import Reference
 from spotrelay.console.demo.scenes import Reclaim, play
@@ -32,6 +32,7 @@ from spotrelay.console.submit import Submission, send
 from spotrelay.console.wiring import Services
 from spotrelay.core.spec import parse_spec
 
+NEEDED = ("ministack", "awslambdaric", "torch", "matplotlib", "plotext")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TYPES = ("g5.xlarge", "g5.2xlarge", "g6.xlarge")
 RUN_ID = "demo"
@@ -61,13 +62,14 @@ class Pace:
 
 def pace_of(options: Options) -> Pace:
     """The pace that the options ask for."""
-    pace = Pace(steps=130, every_steps=6, scale=0.05) if options.fast else Pace(steps=400, every_steps=20, scale=0.1)
+    pace = Pace(steps=150, every_steps=6, scale=0.05) if options.fast else Pace(steps=400, every_steps=20, scale=0.1)
     return replace(pace, steps=options.steps or pace.steps)
 
 
 def run(options: Options) -> int:
     """Play the demo; the exit code."""
     started = time.monotonic()
+    require(NEEDED)
     assembly, script, folder = built_assembly(), training_script(), Folder(options.home)
     folder.open()
     outcome: tuple[Evidence, str] | None = None
@@ -186,7 +188,8 @@ def _signals_end_it() -> Iterator[None]:
             signal.signal(each, signal.SIG_IGN)
         raise Told(signum)
 
-    before = {each: signal.signal(each, on_signal) for each in SIGNALS}
+    heard = [each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]  # nohup ignores SIGHUP
+    before = {each: signal.signal(each, on_signal) for each in heard}
     try:
         yield
     finally:

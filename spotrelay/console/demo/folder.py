@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,19 @@ class Folder:
     def write(self, name: str, value: Any) -> None:
         """Leave a value as a JSON file."""
         (self.home / name).write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def require(modules: tuple[str, ...]) -> None:
+    """See that the demo can be played on this machine.
+
+    Raises:
+        NotReady: it is not Linux, or packages are missing; says which and how to get them.
+    """
+    if sys.platform != "linux":
+        raise NotReady("the demo's machines are process groups of Linux, and this is another system")
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise NotReady(f"the demo needs {', '.join(missing)}: pip install 'spotrelay[demo]'")
 
 
 def training_script() -> Path:
