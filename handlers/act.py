@@ -13,7 +13,7 @@ from handlers.control import ControlPlane
 from handlers.settings import TERMINATE_FAILED
 from handlers.verify import verify
 from spotrelay.core.checkpoint import Checkpoint, Verdict
-from spotrelay.core.decide import Decision, Fence, Observe, Resolve, Send, Terminate, Verify
+from spotrelay.core.decisions import Decision, Fence, Observe, Resolve, Send, Terminate, Verify
 from spotrelay.core.errors import Contention, OutcomeUnknown, SpotrelayError, Unavailable, UnknownFormat
 from spotrelay.core.facts import (
     Fact,

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from handlers.telemetry import Telemetry
 from spotrelay.core.ports import Clock, Machines, ObjectStore, Publisher, RunStore, Switch
-from spotrelay.core.record import Site
+from spotrelay.core.site import Site
 
 
 class RunsQueue(Protocol):

@@ -17,12 +17,15 @@ from typing import Any
 from handlers.act import CHANGE_WHAT_IS_READ_BESIDE, TOUCH_THE_WORLD, act, condemn, missing_price
 from handlers.control import ControlPlane
 from handlers.settings import DECISION, EVENT_TO_LAUNCH, LAUNCHES_STOPPED, LOST_RACES, POSTPONED
-from spotrelay.core.decide import Decision, Reserve, Rest, Send, Site, Wait, claim, decide
+from spotrelay.core.claim import claim
+from spotrelay.core.decide import decide
+from spotrelay.core.decisions import Decision, Reserve, Rest, Send, Wait
 from spotrelay.core.errors import Contention, LostRace, OutcomeUnknown, SpotrelayError, Unavailable
 from spotrelay.core.facts import Fact, Verified
 from spotrelay.core.placement import Pool
 from spotrelay.core.record import absorb, record
 from spotrelay.core.run import Run
+from spotrelay.core.site import Site
 from spotrelay.core.spec import pools_of
 
 MOST_STEPS = 60  # decisions in one response; a run never needs half of it

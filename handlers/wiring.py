@@ -24,7 +24,7 @@ from spotrelay.aws.run_store import DynamoRunStore
 from spotrelay.aws.runs_queue import SqsRunsQueue
 from spotrelay.aws.switch import SsmSwitch
 from spotrelay.core.clockwork import Timings
-from spotrelay.core.record import Site
+from spotrelay.core.site import Site
 
 
 @dataclass(frozen=True)

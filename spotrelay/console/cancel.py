@@ -9,8 +9,9 @@ from spotrelay.console.submit import hint, refuse_if_over
 from spotrelay.console.wiring import Services
 from spotrelay.core.errors import Contention, LostRace, OutcomeUnknown
 from spotrelay.core.facts import CancelRequested
-from spotrelay.core.record import Site, record
+from spotrelay.core.record import record
 from spotrelay.core.run import Run
+from spotrelay.core.site import Site
 
 CANCEL = "Run Cancel Requested"
 TRIES = 8

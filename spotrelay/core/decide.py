@@ -1,125 +1,35 @@
 """What follows from everything recorded about a run. Pure: the answer, with its reason, and no act.
 
 Read `decide` from the top: the rules stand in the order in which they are asked, and the first
-that has something to do decides. Whoever acts on a decision claims it first with `claim`.
+that has something to do decides. Whoever acts on a decision first writes what `claim` makes of the run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
 
 from spotrelay.core.checkpoint import Checkpoint, awaiting_verification, resume_candidate
 from spotrelay.core.clockwork import OBSERVATIONS
+from spotrelay.core.decisions import (
+    Conclude,
+    Decision,
+    Fence,
+    Observe,
+    Reserve,
+    Resolve,
+    Rest,
+    Send,
+    Terminate,
+    Verify,
+    Wait,
+)
 from spotrelay.core.experience import worth
-from spotrelay.core.placement import Pool, Rung, next_rung, reopens_at
-from spotrelay.core.record import Site, conclude
-from spotrelay.core.run import Attempt, AttemptState, Intent, Run, RunStatus, note, settle
+from spotrelay.core.placement import Pool, next_rung, reopens_at
+from spotrelay.core.run import Attempt, AttemptState, Run, RunStatus
+from spotrelay.core.site import Site
 from spotrelay.core.spec import NoCheckpoint, pools_of
-
-__all__ = [
-    "Conclude",
-    "Decision",
-    "Fence",
-    "Observe",
-    "Reserve",
-    "Resolve",
-    "Rest",
-    "Send",
-    "Site",
-    "Terminate",
-    "Verify",
-    "Wait",
-    "claim",
-    "decide",
-    "spent",
-]
-
-
-@dataclass(frozen=True)
-class Fence:
-    """Shut every generation below `floor` out of the lease."""
-
-    floor: int
-    why: str
-
-
-@dataclass(frozen=True)
-class Verify:
-    """Compare these checkpoints with S3, newest first, until one is whole."""
-
-    checkpoints: tuple[Checkpoint, ...]
-    why: str
-
-
-@dataclass(frozen=True)
-class Reserve:
-    """Write down a launch before it is asked for."""
-
-    rung: Rung
-    generation: int
-    launch: int
-    why: str
-
-
-@dataclass(frozen=True)
-class Send:
-    """Send the launch that was written down, the very same request each time."""
-
-    intent: Intent
-    why: str
-
-
-@dataclass(frozen=True)
-class Resolve:
-    """Find out by its tags whether a launch that nobody wants any more made a machine."""
-
-    intent: Intent
-    why: str
-
-
-@dataclass(frozen=True)
-class Observe:
-    """Ask EC2 what became of these machines."""
-
-    instance_ids: tuple[str, ...]
-    why: str
-
-
-@dataclass(frozen=True)
-class Terminate:
-    """End this machine."""
-
-    instance_id: str
-    why: str
-
-
-@dataclass(frozen=True)
-class Conclude:
-    """The run is over with this outcome."""
-
-    outcome: RunStatus
-    why: str
-
-
-@dataclass(frozen=True)
-class Wait:
-    """Nothing to do before `until`."""
-
-    until: datetime
-    why: str
-
-
-@dataclass(frozen=True)
-class Rest:
-    """Nothing to do ever again."""
-
-    why: str
-
-
-Decision = Fence | Verify | Reserve | Send | Resolve | Observe | Terminate | Conclude | Wait | Rest
 
 
 def decide(run: Run, now: datetime, site: Site) -> Decision:
@@ -138,33 +48,6 @@ def decide(run: Run, now: datetime, site: Site) -> Decision:
             return decision
     waits.append(Wait(_next_look(run, now, site), _waiting_for(run)))
     return replace(waits[0], until=min(wait.until for wait in waits))
-
-
-def claim(run: Run, decision: Decision, now: datetime, site: Site, request: dict[str, Any] | None = None) -> Run:
-    """The run once this decision is about to be acted upon; to be saved before the act.
-
-    Args:
-        request: for a `Reserve`, the exact launch request that `Machines.prepare` made.
-    """
-    match decision:
-        case Wait(until=until):
-            return replace(run, due_at=until)
-        case Rest():
-            return replace(run, due_at=None)
-        case Reserve():
-            after = _reserved(run, decision, request or {}, now)
-        case Send(intent=intent):
-            again = replace(intent, sent=intent.sent + 1, due_at=now + site.timings.resend)
-            after = note(
-                replace(run, intent=again), "launch", decision.why, now, intent.generation, launch=intent.launch
-            )
-        case Conclude(outcome=outcome, why=why):
-            after = conclude(run, outcome, why, now)
-        case Terminate(instance_id=instance_id, why=why):
-            after = note(run, "terminate", f"ending {instance_id}: {why}", now)
-        case _:
-            after = run
-    return settle(run, replace(after, due_at=now + site.timings.settle))
 
 
 def spent(run: Run, now: datetime) -> float:
@@ -341,7 +224,7 @@ def _climb(run: Run, generation: int, cause: str, now: datetime, site: Site) -> 
         return Wait(now + site.timings.watch, "no price is known for any pool, and the run has a dollar ceiling")
     lasting = worth(site.experience, pools, now, scale) if site.experience else None
     rung = next_rung(pools, run.refusals, _lost_pools(run), now, scale, lasting)
-    backoff = site.timings.backoff * min(2.0 ** max(run.backoffs - 1, 0), 64.0)
+    backoff = site.timings.backoff * 2.0 ** min(max(run.backoffs - 1, 0), 6)
     if rung is None:
         until = max(reopens_at(pools, run.refusals, now, scale) or now, now + min(backoff, site.timings.backoff_most))
         return Wait(until, "every pool that the spec allows has refused lately")
@@ -377,24 +260,7 @@ def _doubtful(run: Run, attempt: Attempt, now: datetime, site: Site) -> bool:
     return (overdue or _silent(run, attempt, now, timings.silence)) and now >= last + timings.watch / 2
 
 
-# What a claim writes, and when to look again
-
-
-def _reserved(run: Run, decision: Reserve, request: dict[str, Any], now: datetime) -> Run:
-    if run.attempt(decision.generation) is None:
-        run = replace(run, attempts=(*run.attempts, Attempt(decision.generation, reserved_at=now)))
-    intent = Intent(
-        generation=decision.generation,
-        launch=decision.launch,
-        token=str(request.get("ClientToken", "")),
-        request=request,
-        pools=decision.rung.pools,
-        reserved_at=now,
-        due_at=now,
-        why=decision.why,
-    )
-    run = replace(run, launches=decision.launch, intent=intent, retry_at=None)
-    return note(run, "reserved", decision.why, now, decision.generation, launch=decision.launch)
+# When to look again
 
 
 def _next_look(run: Run, now: datetime, site: Site) -> datetime:

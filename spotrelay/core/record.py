@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import singledispatch
 from zlib import crc32
 
 from spotrelay.core.checkpoint import CheckpointId
-from spotrelay.core.clockwork import Timings
-from spotrelay.core.experience import Experience
 from spotrelay.core.facts import (
     CancelRequested,
     Fact,
@@ -28,20 +26,10 @@ from spotrelay.core.notice import InstanceState, InterruptionNotice, RebalanceRe
 from spotrelay.core.placement import FailureScope, Pool
 from spotrelay.core.ports import LaunchAnswer
 from spotrelay.core.run import Attempt, AttemptState, Run, RunStatus, Silence, note, settle, with_attempt
+from spotrelay.core.site import Site
 
 REFUSALS_KEPT = 40
 _VANISHED = (InstanceState.TERMINATED, InstanceState.GONE, InstanceState.STOPPED)
-
-
-@dataclass(frozen=True)
-class Site:
-    """What a decision has to know besides the run."""
-
-    zones: tuple[tuple[str, str], ...] = ()  # (region, zone) of every subnet of the stack
-    timings: Timings = field(default_factory=Timings)
-    launches_allowed: bool = True  # the kill switch, asked when a launch is due
-    prices: dict[Pool, float] | None = None  # dollars an hour; asked when the run has a dollar ceiling
-    experience: Experience | None = None  # of the account, asked when a launch is due; None: nothing is known
 
 
 def record(run: Run, fact: Fact, now: datetime, site: Site) -> Run:
@@ -92,7 +80,7 @@ def _absorb_heartbeat(run: Run, beat: Heartbeat, now: datetime) -> Run:
     new = replace(
         old,
         beating_at=old.beating_at or now,
-        last_step=max(old.last_step, beat.step),
+        last_step=old.last_step if old.over else max(old.last_step, beat.step),  # a zombie's steps are nobody's
         resumed_from=beat.resumed_from if beat.resumed_from is not None else old.resumed_from,
         resumed_checkpoint=beat.resumed_checkpoint or old.resumed_checkpoint,
         first_step_at=old.first_step_at or (now if beat.first_step else None),

@@ -13,8 +13,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from heapq import heapify, heappop, heappush
 
+from spotrelay.core.claim import claim
 from spotrelay.core.clockwork import Timings
-from spotrelay.core.decide import Fence, Observe, Resolve, Rest, Send, Terminate, Wait, claim, decide, spent
+from spotrelay.core.decide import decide, spent
+from spotrelay.core.decisions import Fence, Observe, Resolve, Rest, Send, Terminate, Wait
 from spotrelay.core.errors import SpotrelayError
 from spotrelay.core.experience import Experience, answered, ended
 from spotrelay.core.facts import Fact, LaunchAbandoned, LaunchAnswered, TerminateAsked
@@ -24,8 +26,9 @@ from spotrelay.core.live import Heartbeat, Phase
 from spotrelay.core.notice import InstanceState, InterruptionNotice, NoticeSource, StateChange
 from spotrelay.core.placement import FailureScope, Market, Pool, Refusal
 from spotrelay.core.ports import LaunchAnswer
-from spotrelay.core.record import Site, absorb, record
+from spotrelay.core.record import absorb, record
 from spotrelay.core.run import Run
+from spotrelay.core.site import Site
 from spotrelay.core.spec import pools_of
 from spotrelay.simulation.scenario import Outcome, Scenario
 from spotrelay.simulation.traces import Seconds

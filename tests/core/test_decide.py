@@ -8,7 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from spotrelay.core.checkpoint import Checkpoint, Commit, Health, Verdict
-from spotrelay.core.decide import (
+from spotrelay.core.claim import claim
+from spotrelay.core.decide import decide, spent
+from spotrelay.core.decisions import (
     Conclude,
     Decision,
     Fence,
@@ -17,13 +19,9 @@ from spotrelay.core.decide import (
     Resolve,
     Rest,
     Send,
-    Site,
     Terminate,
     Verify,
     Wait,
-    claim,
-    decide,
-    spent,
 )
 from spotrelay.core.errors import IllegalTransition
 from spotrelay.core.facts import CancelRequested, LaunchAnswered, LaunchUnclear, Observed, TerminateAsked
@@ -34,6 +32,7 @@ from spotrelay.core.placement import FailureScope, Pool, Refusal
 from spotrelay.core.ports import LaunchAnswer
 from spotrelay.core.record import absorb, record
 from spotrelay.core.run import FINAL, RUN_MOVES, AttemptState, Run, RunStatus, settle
+from spotrelay.core.site import Site
 from spotrelay.core.spec import Limits, NoCheckpoint, Spec, pools_of
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)

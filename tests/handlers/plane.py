@@ -21,8 +21,8 @@ from handlers.sweep import SweepFailed, sweep
 from spotrelay.core.clockwork import Timings
 from spotrelay.core.live import ExitReport, Heartbeat, Phase
 from spotrelay.core.notice import InstanceState
-from spotrelay.core.record import Site
 from spotrelay.core.run import Run
+from spotrelay.core.site import Site
 from spotrelay.core.spec import Spec
 from spotrelay.testing import (
     ManualClock,

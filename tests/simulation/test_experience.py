@@ -8,15 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spotrelay.core.claim import claim
 from spotrelay.core.codec import from_json, to_json
-from spotrelay.core.decide import Reserve, claim, decide
+from spotrelay.core.decide import decide
+from spotrelay.core.decisions import Reserve
 from spotrelay.core.experience import FADES, MACHINES_KEPT, Experience, answered, ended, worth
 from spotrelay.core.facts import LaunchAnswered
 from spotrelay.core.lease import Lease
 from spotrelay.core.placement import FailureScope, Pool, Refusal, next_rung
 from spotrelay.core.ports import LaunchAnswer
-from spotrelay.core.record import Site, record
+from spotrelay.core.record import record
 from spotrelay.core.run import Run, RunStatus
+from spotrelay.core.site import Site
 from spotrelay.core.spec import Limits, Spec, pools_of
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)

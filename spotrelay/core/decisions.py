@@ -1,0 +1,94 @@
+"""The answers that `spotrelay.core.decide` may give. Each says what to do next, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from spotrelay.core.checkpoint import Checkpoint
+from spotrelay.core.placement import Rung
+from spotrelay.core.run import Intent, RunStatus
+
+
+@dataclass(frozen=True)
+class Fence:
+    """Shut every generation below `floor` out of the lease."""
+
+    floor: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Compare these checkpoints with S3, newest first, until one is whole."""
+
+    checkpoints: tuple[Checkpoint, ...]
+    why: str
+
+
+@dataclass(frozen=True)
+class Reserve:
+    """Write down a launch before it is asked for."""
+
+    rung: Rung
+    generation: int
+    launch: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Send:
+    """Send the launch that was written down, the very same request each time."""
+
+    intent: Intent
+    why: str
+
+
+@dataclass(frozen=True)
+class Resolve:
+    """Find out by its tags whether a launch that nobody wants any more made a machine."""
+
+    intent: Intent
+    why: str
+
+
+@dataclass(frozen=True)
+class Observe:
+    """Ask EC2 what became of these machines."""
+
+    instance_ids: tuple[str, ...]
+    why: str
+
+
+@dataclass(frozen=True)
+class Terminate:
+    """End this machine."""
+
+    instance_id: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Conclude:
+    """The run is over with this outcome."""
+
+    outcome: RunStatus
+    why: str
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Nothing to do before `until`."""
+
+    until: datetime
+    why: str
+
+
+@dataclass(frozen=True)
+class Rest:
+    """Nothing to do ever again."""
+
+    why: str
+
+
+Decision = Fence | Verify | Reserve | Send | Resolve | Observe | Terminate | Conclude | Wait | Rest

@@ -1,0 +1,20 @@
+"""What a decision has to know besides the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from spotrelay.core.clockwork import Timings
+from spotrelay.core.experience import Experience
+from spotrelay.core.placement import Pool
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where the stack can launch, how long it waits, and what was asked because a launch is due."""
+
+    zones: tuple[tuple[str, str], ...] = ()  # (region, zone) of every subnet of the stack
+    timings: Timings = field(default_factory=Timings)
+    launches_allowed: bool = True  # the kill switch, asked when a launch is due
+    prices: dict[Pool, float] | None = None  # dollars an hour; asked when the run has a dollar ceiling
+    experience: Experience | None = None  # of the account, asked when a launch is due; None: nothing is known
