@@ -12,6 +12,7 @@ from spotrelay.testing.faults import at
 from tests.handlers.plane import changed
 from tests.histories.trainer import Trainer
 from tests.histories.world import History
+from tests.mutants.__main__ import ROOT, applies, mutants
 
 MINUTE = timedelta(minutes=1)
 
@@ -194,3 +195,8 @@ def test_a_state_change_that_overtakes_the_notice_makes_one_replacement() -> Non
         history.deliver(event, [])
 
     assert [m.generation for m in history.world.machines.machines] == [1, 2]
+
+
+def test_every_mutant_fits_the_code() -> None:
+    for mutant in mutants():
+        assert applies(mutant, ROOT), f"{mutant.path.name} does not fit the code any more: make it anew"
