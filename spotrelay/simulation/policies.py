@@ -25,7 +25,7 @@ def fixed_policies(scenario: Scenario, seed: int) -> dict[str, list[Outcome]]:
         "clairvoyant": lambda home, lost, now: sorted(traces, key=lambda t: -(t.up_until(now) or 0.0)),
     }
     outcomes = {
-        name: [_replay(scenario, choice, home, start) for home, start in zip(homes, scenario.starts, strict=True)]
+        name: [follow(scenario, choice, home, start) for home, start in zip(homes, scenario.starts, strict=True)]
         for name, choice in choices.items()
     }
     outcomes["on_demand"] = [_on_demand(scenario) for _ in scenario.starts]
@@ -45,7 +45,8 @@ def _near(a: Trace, b: Trace) -> bool:
     return a.pool.region == b.pool.region
 
 
-def _replay(scenario: Scenario, choice: Choice, home: Trace, start: Seconds) -> Outcome:
+def follow(scenario: Scenario, choice: Choice, home: Trace, start: Seconds) -> Outcome:
+    """What a run that starts then comes to when it goes by this choice."""
     end = start + scenario.length
     held = losses = 0
     productive = paid = 0.0
