@@ -20,7 +20,7 @@ from spotrelay.console.demo.folder import built_assembly
 from spotrelay.console.demo.processes import living_in
 from spotrelay.console.exits import NotReady
 
-pytestmark = [pytest.mark.loop, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.loop, pytest.mark.timeout(600), pytest.mark.xdist_group("whole-loop")]
 
 
 @pytest.fixture(autouse=True)

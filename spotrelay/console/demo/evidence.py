@@ -73,7 +73,7 @@ def collect(stage: Stage, reclaims: list[Reclaim], home: Path) -> Evidence:
         reclaims=reclaims,
         requests=requests_of(stage.cloud.requests(), stage.run_id),
         machines=[machine_of(instance) for instance in stage.cloud.instances()],
-        digest_printed=digest_in(texts.get(max(texts, default=0), "")),
+        digest_printed=_printed_digest(run, texts),
         digest_stored=_stored_digest(stage, run),
         digest_reference=stage.reference.digest(),
         losses={generation: losses_in(text) for generation, text in texts.items()},
@@ -116,9 +116,16 @@ def machine_of(instance: dict[str, Any]) -> Machine:
     )
 
 
+def _printed_digest(run: Run, texts: dict[int, str]) -> str:
+    """What the last attempt's program said, in its log or in the tail that came with its exit report."""
+    last = run.current.generation if run.current else 0
+    tails = [report.tail for report in run.reports if report.generation == last]
+    return next((found for text in (texts.get(last, ""), *tails) if (found := digest_in(text))), "")
+
+
 def _stored_digest(stage: Stage, run: Run) -> str:
-    """Digest of the weights in the last verified checkpoint, each object compared with what names it."""
-    last = max((c for c in run.checkpoints if c.verified), key=lambda c: c.id, default=None)
+    """Digest of the weights in the last checkpoint, its manifest compared with what was committed."""
+    last = max((c for c in run.checkpoints if c.usable), key=lambda c: c.id, default=None)
     if last is None:
         return ""
     objects = stage.services.objects
