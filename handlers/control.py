@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Protocol
 
 from handlers.telemetry import Telemetry
-from spotrelay.core.ports import Clock, Machines, ObjectStore, Publisher, RunStore, Switch
+from spotrelay.core.ports import Clock, ExperienceStore, Machines, ObjectStore, Publisher, RunStore, Switch
 from spotrelay.core.site import Site
 
 
@@ -38,3 +38,4 @@ class ControlPlane:
     telemetry: Telemetry
     pause: Callable[[float], None]  # seconds; between tries after a throttle
     runs_queue: RunsQueue | None = None  # None: the sweep answers due runs itself, and finds every due time
+    experience: ExperienceStore | None = None  # None: the ladder goes by the spec's own order

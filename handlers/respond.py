@@ -16,6 +16,7 @@ from typing import Any
 
 from handlers.act import CHANGE_WHAT_IS_READ_BESIDE, TOUCH_THE_WORLD, act, condemn, missing_price
 from handlers.control import ControlPlane
+from handlers.learning import Learning
 from handlers.settings import DECISION, EVENT_TO_LAUNCH, LAUNCHES_STOPPED, LOST_RACES, POSTPONED
 from spotrelay.core.claim import claim
 from spotrelay.core.decide import decide
@@ -75,6 +76,7 @@ class Response:
         self._allowed: bool | None = None  # what the kill switch said, once it was asked
         self._prices: dict[Pool, float] = {}  # asked for when the run has a dollar ceiling
         self._moves: list[dict[str, Any]] = []  # changes of status, saved and not yet published
+        self._learning = Learning(plane, run_id)
 
     def to_the_end(self) -> None:
         """Decide and act until the run waits or rests."""
@@ -82,6 +84,7 @@ class Response:
             self._go_on()
         finally:
             self._publish()
+            self._learning.pass_on()
 
     def _go_on(self) -> None:
         self._load()
@@ -135,7 +138,12 @@ class Response:
             self._allowed = self._ask_switch()
         if capped and not self._prices:
             self._prices = self._ask_prices()
-        return replace(self._plane.site, launches_allowed=self._allowed, prices=self._prices if capped else None)
+        return replace(
+            self._plane.site,
+            launches_allowed=self._allowed,
+            prices=self._prices if capped else None,
+            experience=self._learning.recall(),
+        )
 
     def _ask_switch(self) -> bool:
         try:
@@ -233,6 +241,7 @@ class Response:
         except OutcomeUnknown:
             self._saved = self._read_back(before, after)
         self._run = self._saved
+        self._learning.note(before, self._saved)
         if before.status is not after.status:
             self._moves.append(_move(before, after, why))
 

@@ -17,6 +17,7 @@ from handlers.settings import METRICS_NAMESPACE, Settings, read_settings
 from handlers.telemetry import PowertoolsTelemetry
 from spotrelay.aws.clients import Clients
 from spotrelay.aws.clock import SystemClock
+from spotrelay.aws.experience_store import DynamoExperience
 from spotrelay.aws.machines import Ec2Machines
 from spotrelay.aws.object_store import S3ObjectStore
 from spotrelay.aws.publisher import BusPublisher
@@ -68,8 +69,9 @@ def wire(environment: Mapping[str, str]) -> Wires:
 def control_plane(settings: Settings, telemetry: PowertoolsTelemetry) -> ControlPlane:
     """The control plane on AWS. Only DynamoDB's client is made here, since every event needs it."""
     clients = Clients(settings.home_region)
+    dynamodb = clients.client("dynamodb")
     return ControlPlane(
-        store=DynamoRunStore(clients.client("dynamodb"), settings.table),
+        store=DynamoRunStore(dynamodb, settings.table),
         objects=S3ObjectStore(Later(clients, "s3"), settings.bucket),
         machines=Ec2Machines(clients, settings.places, settings.stack),
         publisher=BusPublisher(Later(clients, "events"), settings.bus),
@@ -79,6 +81,7 @@ def control_plane(settings: Settings, telemetry: PowertoolsTelemetry) -> Control
         telemetry=telemetry,
         pause=time.sleep,
         runs_queue=SqsRunsQueue(Later(clients, "sqs"), settings.runs_queue) if settings.runs_queue else None,
+        experience=DynamoExperience(dynamodb, settings.table),
     )
 
 

@@ -6,13 +6,15 @@ has to expect besides `Unavailable`, which any of them may raise.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
 from spotrelay.core.checkpoint import Checkpoint, Commit, Verdict
+from spotrelay.core.experience import Experience
 from spotrelay.core.lease import Lease
+from spotrelay.core.lessons import Lesson
 from spotrelay.core.live import ExitReport, Heartbeat
 from spotrelay.core.notice import InstanceState
 from spotrelay.core.placement import Pool, Refusal, Rung
@@ -258,4 +260,20 @@ class Switch(Protocol):
 
     def launches_allowed(self) -> bool:
         """Whether anybody may launch at this moment."""
+        ...
+
+
+class ExperienceStore(Protocol):
+    """What the account has learnt of pools, shared by all its runs. Losing a lesson does no harm."""
+
+    def recall(self) -> Experience:
+        """Everything learnt so far, or nearly."""
+        ...
+
+    def learn(self, lessons: Iterable[Lesson], scale: float = 1.0) -> None:
+        """Add these lessons.
+
+        Raises:
+            Contention: others learnt at the same moment; these lessons are lost, or some of them.
+        """
         ...

@@ -1,6 +1,7 @@
 """In-memory ports, fault wrappers, contract suites and strategies. For our tests and for yours."""
 
 from spotrelay.testing.clock import ManualClock
+from spotrelay.testing.experience import MemoryExperience
 from spotrelay.testing.faults import Crash, Fault, Script, faulty
 from spotrelay.testing.machines import MemoryMachines, RequestRate
 from spotrelay.testing.objects import MemoryObjects
@@ -11,6 +12,7 @@ __all__ = [
     "Crash",
     "Fault",
     "ManualClock",
+    "MemoryExperience",
     "MemoryMachines",
     "MemoryObjects",
     "MemoryPublisher",

@@ -1,0 +1,27 @@
+"""An account's experience in memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+
+from spotrelay.core.experience import Experience
+from spotrelay.core.lessons import Lesson, learnt
+
+
+class MemoryExperience:
+    """An `ExperienceStore` that forgets when the process ends."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known = Experience()
+
+    def recall(self) -> Experience:
+        """Everything learnt so far."""
+        with self._lock:
+            return self._known
+
+    def learn(self, lessons: Iterable[Lesson], scale: float = 1.0) -> None:
+        """Add these lessons."""
+        with self._lock:
+            self._known = learnt(self._known, lessons, scale)
