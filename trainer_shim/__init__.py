@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trainer_shim.run import Run
 
-__all__ = ["attach"]
+__all__ = ["attach", "resume"]
 
 
 def attach(
@@ -48,3 +48,22 @@ def attach(
     from trainer_shim.attaching import attach as attach_here
 
     return attach_here(model, optimizer, scheduler, loader, scaler, extra)
+
+
+def resume(trainer: Any) -> str | bool:
+    """What to hand to a Hugging Face Trainer, which then outlives its machine like any other run.
+
+    ::
+
+        trainer.train(resume_from_checkpoint=trainer_shim.resume(trainer))
+
+    Inside Spotrelay this waits for the lease and fetches the newest verified checkpoint; the Trainer is followed
+    by a callback, saved between its steps, and drained when its machine goes. Outside it is False.
+
+    Raises:
+        SystemExit: as `attach`.
+        InvalidInput: the Trainer cannot be followed, or, in `train`, the checkpoint does not fit it.
+    """
+    from trainer_shim.attaching import resume as resume_here
+
+    return resume_here(trainer)

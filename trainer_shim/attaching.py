@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import random
 import sys
@@ -22,13 +23,34 @@ from trainer_shim.voice import say
 def attach(model: Any, optimizer: Any, scheduler: Any, loader: Any, scaler: Any, extra: Any) -> Run:
     """See `trainer_shim.attach`."""
     framework = _framework(model, optimizer, scheduler, scaler, extra)
+    return Run(framework, _entered(framework), loader, extra)
+
+
+def resume(trainer: Any) -> str | bool:
+    """See `trainer_shim.resume`."""
+    if "transformers" not in sys.modules:
+        raise InvalidInput(f"resume({type(trainer).__qualname__}): give a transformers.Trainer")
+    if read_identity(os.environ) is None:
+        _say_alone()
+        return False
+    from trainer_shim.frameworks import huggingface
+
+    huggingface.check(trainer)
+    framework = huggingface.TrainerFramework(trainer)
+    session = _entered(framework)
+    assert session is not None
+    atexit.register(session.close)
+    return huggingface.follow(trainer, session, framework)
+
+
+def _entered(framework: Framework) -> Session | None:
     identity = read_identity(os.environ)
     if identity is None:
         _say_alone()
-        return Run(framework, None, loader, extra)
+        return None
     session = Session(identity, _connect(identity), framework)
     session.enter()
-    return Run(framework, session, loader, extra)
+    return session
 
 
 @cache

@@ -33,6 +33,11 @@ class Framework(Protocol):
     """Everything that is particular to one framework."""
 
     @property
+    def ready(self) -> bool:
+        """Whether there is something to put a restored state into; if not, `Session.fit` does it later."""
+        ...
+
+    @property
     def versions(self) -> dict[str, str]:
         """Of the framework and what it computes with."""
         ...

@@ -34,13 +34,19 @@ def resume(gate: Gate, framework: Framework, herald: Herald) -> Restored | None:
             about = {"generation": checkpoint.id.generation, "save": checkpoint.id.save, "problem": str(error)}
             herald.send("Checkpoint Damaged", about)
             continue
-        _apply(restored, framework)
+        if framework.ready:
+            fit(restored, framework)
         _tell(restored, gate, herald)
         return restored
     return None
 
 
-def _apply(restored: Restored, framework: Framework) -> None:
+def fit(restored: Restored, framework: Framework) -> None:
+    """Put a checkpoint into what the script attached.
+
+    Raises:
+        InvalidInput: it does not fit; names every misfit. Nothing was changed.
+    """
     commit = restored.checkpoint.commit
     misfits = framework.misfits(restored.state)
     if misfits:

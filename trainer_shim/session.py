@@ -19,7 +19,7 @@ from trainer_shim.marker import Marker
 from trainer_shim.patience import Cancelled, persevere
 from trainer_shim.pulse import Pulse
 from trainer_shim.restoring import Restored
-from trainer_shim.resuming import resume
+from trainer_shim.resuming import fit, resume
 from trainer_shim.saving import Flight
 from trainer_shim.voice import say
 from trainer_shim.watcher import Ending, Watcher
@@ -95,6 +95,15 @@ class Session:
         self._saver.survey(dict)
         self._pulse.watch_trouble("checkpoint", self._saver.trouble)
         self._pulse.set(at_once=True, phase=Phase.TRAINING)
+
+    def fit(self) -> None:
+        """Put what was restored into a framework that had nothing to put it into when the attempt began.
+
+        Raises:
+            InvalidInput: it does not fit; names every misfit. Nothing was changed.
+        """
+        if self.restored is not None:
+            fit(self.restored, self._framework)
 
     # between two steps
 

@@ -101,12 +101,16 @@ class Cluster:
 
     def attempt(self, generation: int, fault: dict[str, Any] | None = None, **arguments: Any) -> Ended:
         """One attempt on its machine, until it ends or is killed."""
+        return self.nursery.run(self.environment(generation), {"total": self.total, **arguments}, fault)
+
+    def environment(self, generation: int) -> dict[str, str]:
+        """What the agent would give to the program."""
         metadata = (
             {"AWS_EC2_METADATA_SERVICE_ENDPOINT": self.metadata, "AWS_EC2_METADATA_DISABLED": "false"}
             if self.metadata
             else {"AWS_EC2_METADATA_DISABLED": "true"}
         )
-        environment = {
+        return {
             "SPOTRELAY_RUN": self.run_id,
             "SPOTRELAY_GENERATION": str(generation),
             "SPOTRELAY_INSTANCE": f"i-{generation:08x}",
@@ -120,7 +124,6 @@ class Cluster:
             "AWS_SECRET_ACCESS_KEY": "test",
             **metadata,
         }
-        return self.nursery.run(environment, {"total": self.total, **arguments}, fault)
 
     def uninterrupted(self) -> dict[str, Any]:
         """What the same program leaves behind outside Spotrelay."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -88,15 +90,24 @@ class World:
 
     def attach(self, generation: int = 1, **attached: Any) -> Any:
         """`trainer_shim.attach` as the script of this attempt calls it."""
+        self._become(generation)
+        run = trainer_shim.attach(**attached)
+        self.open.append(run)
+        return run
+
+    def resume(self, generation: int, trainer: Any) -> Any:
+        """`trainer_shim.resume` as the script of this attempt calls it."""
+        self._become(generation)
+        self.monkeypatch.setattr(atexit, "register", lambda close: self.open.append(SimpleNamespace(close=close)))
+        return trainer_shim.resume(trainer)
+
+    def _become(self, generation: int) -> None:
         for name in [name for name in os.environ if name.startswith("SPOTRELAY_")]:
             self.monkeypatch.delenv(name)
         for name, value in self.environ(generation).items():
             self.monkeypatch.setenv(name, value)
         ports = self.ports or wiring.Ports(self.store, self.objects, self.publisher)
         self.monkeypatch.setattr(wiring, "connect", lambda identity: ports)
-        run = trainer_shim.attach(**attached)
-        self.open.append(run)
-        return run
 
     @property
     def checkpoints(self) -> tuple[Checkpoint, ...]:

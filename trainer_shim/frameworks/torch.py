@@ -22,6 +22,8 @@ COMPILED = "_orig_mod."  # what torch.compile puts into parameter names
 class TorchFramework:
     """What one script attached."""
 
+    ready = True
+
     def __init__(self, model: Any, optimizer: Any, scheduler: Any, scaler: Any, extra: Any) -> None:
         self.models = _named("model", model)
         self.others = {

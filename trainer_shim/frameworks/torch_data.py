@@ -71,12 +71,16 @@ class LoaderFeed:
         except StopIteration:
             if not self.endless or self.consumed == 0:
                 raise
-            self.epoch += 1
-            self.consumed = 0
-            self._batches = None
+            self.end_epoch()
             return self.next()
         self.consumed += 1
         return self.unwrapped(batch)
+
+    def end_epoch(self) -> None:
+        """Give up what is left of the epoch; the next batch begins another one."""
+        self.epoch += 1
+        self.consumed = 0
+        self._batches = None
 
     def position(self) -> dict[str, Any]:
         """See `trainer_shim.framework.Feed.position`."""
