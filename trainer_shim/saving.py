@@ -178,7 +178,7 @@ class Flight:
     def _create(self, key: str, body: bytes | memoryview) -> StoredObject:
         def put() -> StoredObject:
             try:
-                return self._ports.objects.put(key, bytes(body))
+                return self._ports.objects.put(key, body)
             except AlreadyExists:
                 return self._own(key, body)
 

@@ -17,7 +17,7 @@ STEP = 64 * 2**20  # bytes hashed in one go
 HEADERS = {"crc32c": "ChecksumCRC32C", "crc32": "ChecksumCRC32", "crc64nvme": "ChecksumCRC64NVME"}
 
 
-def checksum_of(body: bytes) -> str:
+def checksum_of(body: bytes | memoryview) -> str:
     """The checksum that a put of these bytes declares, "algorithm:base64"."""
     value = 0
     view = memoryview(body)

@@ -156,8 +156,11 @@ class StoredObject:
 class ObjectStore(Protocol):
     """One versioned bucket."""
 
-    def put(self, key: str, body: bytes) -> StoredObject:
+    def put(self, key: str, body: bytes | memoryview) -> StoredObject:
         """Create an object; nothing is ever overwritten.
+
+        Args:
+            body: a view of bytes is sent as it is, without a copy; it must not change meanwhile.
 
         Raises:
             AlreadyExists: the key is taken; read it, it may be your own earlier try.

@@ -29,7 +29,7 @@ class MemoryObjects:
         self._keys: dict[str, list[_Version]] = {}  # oldest first
         self._count = 0
 
-    def put(self, key: str, body: bytes) -> StoredObject:
+    def put(self, key: str, body: bytes | memoryview) -> StoredObject:
         """Create an object; nothing is ever overwritten."""
         with self._lock:
             if self._latest(key) is not None:

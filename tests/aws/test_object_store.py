@@ -168,3 +168,22 @@ def test_a_listing_of_more_than_a_thousand_versions_is_complete(clients: Clients
 def _page(key: str, more: bool) -> dict[str, Any]:
     version = {"Key": key, "VersionId": f"v{key}", "Size": 1, "ETag": '"e"', "IsLatest": True}
     return {"Versions": [version], "DeleteMarkers": [{"Key": key, "VersionId": "m"}], "IsTruncated": more}
+
+
+def test_a_view_that_is_sent_again_is_sent_from_its_beginning(clients: Clients, bucket: str) -> None:
+    s3 = clients.client("s3")
+    objects = S3ObjectStore(s3, bucket)
+    busy = [503]
+
+    def answer_once(request: Any, **_: Any) -> AWSResponse | None:
+        if not busy:
+            return None
+        request.body.read()  # it had gone out when the answer came
+        raw = HTTPResponse(BytesIO(), headers={}, status=busy.pop(), preload_content=False)
+        return AWSResponse(request.url, raw.status, {}, raw)
+
+    s3.meta.events.register("before-send.s3.PutObject", answer_once)
+    objects.put("runs/r1/a", memoryview(b"a whole shard")[2:])
+
+    assert busy == []
+    assert objects.get("runs/r1/a") == b"whole shard"

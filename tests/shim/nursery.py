@@ -37,7 +37,7 @@ class Deadly:
         return lambda *args, **named: self._call(target, *args, **named)
 
     def _call(self, target: Any, *args: Any, **named: Any) -> Any:
-        asked = repr([each for each in args if not isinstance(each, bytes)])
+        asked = repr([each for each in args if not isinstance(each, (bytes, memoryview))])
         here = re.search(self._fault["about"], asked) is not None
         if here and self._fault["moment"] == "before":
             os.kill(os.getpid(), signal.SIGKILL)

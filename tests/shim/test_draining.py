@@ -134,7 +134,7 @@ def test_a_save_that_cannot_be_over_in_time_is_not_begun(world: World, imds: Imd
 
 def test_a_bucket_that_hangs_does_not_hold_a_drain_beyond_its_deadline(world: World, imds: Imds) -> None:
     class Hanging:
-        def put(self, key: str, body: bytes) -> Any:
+        def put(self, key: str, body: bytes | memoryview) -> Any:
             raise Unavailable("no answer")
 
         def __getattr__(self, name: str) -> Any:

@@ -138,7 +138,7 @@ class Blocked:
         self.most = 0
         self._lock = threading.Lock()
 
-    def put(self, key: str, body: bytes) -> StoredObject:
+    def put(self, key: str, body: bytes | memoryview) -> StoredObject:
         with self._lock:
             self.at_once += 1
             self.most = max(self.most, self.at_once)
@@ -174,7 +174,7 @@ class Broken:
         self._world = world
         self.broken = True
 
-    def put(self, key: str, body: bytes) -> StoredObject:
+    def put(self, key: str, body: bytes | memoryview) -> StoredObject:
         if self.broken or "shards/000001/000001/" in key:
             raise Unavailable("the bucket does not answer")
         return self._world.objects.put(key, body)

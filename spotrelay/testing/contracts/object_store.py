@@ -36,6 +36,17 @@ class ObjectStoreContract:
         assert objects.get(f"{prefix}a") == body
         assert objects.get(f"{prefix}a", stored.version_id) == body
 
+    @pytest.mark.parametrize("size", [0, 1, 3_000_000])
+    def test_a_view_into_a_larger_buffer_comes_back_as_its_own_bytes(
+        self, objects: ObjectStore, prefix: str, size: int
+    ) -> None:
+        buffer = bytearray(range(256)) * 12_000
+
+        stored = objects.put(f"{prefix}a", memoryview(buffer)[7 : 7 + size])
+
+        assert stored == objects.head(f"{prefix}a")
+        assert objects.get(f"{prefix}a") == buffer[7 : 7 + size]
+
     def test_a_head_tells_what_the_put_told(self, objects: ObjectStore, prefix: str) -> None:
         stored = objects.put(f"{prefix}a", b"shard")
 
