@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
+
+from spotrelay.core.quotas import family_of
 
 
 class Market(Enum):
@@ -21,6 +23,7 @@ class FailureScope(Enum):
     POOL = "pool"
     ZONE = "zone"
     QUOTA = "region-and-family-quota"
+    REGION = "region"  # it could not be reached: nothing was sent
     ACCOUNT = "account"
     CONFIGURATION = "configuration"
     THROTTLE = "throttle"
@@ -42,9 +45,8 @@ class Pool:
 
     @property
     def family(self) -> str:
-        """Quota family, the letters that open the type's name: `g5.xlarge` is `g`."""
-        head = self.instance_type.split(".")[0]
-        return head.rstrip("0123456789").split("-")[0][:1] if head else ""
+        """The quota that this type draws on."""
+        return family_of(self.instance_type)
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ REMEMBERED: dict[FailureScope, timedelta] = {
     FailureScope.POOL: timedelta(minutes=3),
     FailureScope.ZONE: timedelta(minutes=5),
     FailureScope.QUOTA: timedelta(minutes=30),
+    FailureScope.REGION: timedelta(minutes=5),
     FailureScope.ACCOUNT: timedelta(minutes=15),
     FailureScope.THROTTLE: timedelta(seconds=10),
     FailureScope.SERVER: timedelta(seconds=30),
@@ -77,6 +80,17 @@ REMEMBERED: dict[FailureScope, timedelta] = {
     FailureScope.CONFIGURATION: timedelta(days=3650),
 }
 
+
+REACH_FAR = frozenset(
+    {
+        FailureScope.ZONE,
+        FailureScope.QUOTA,
+        FailureScope.REGION,
+        FailureScope.ACCOUNT,
+        FailureScope.CONFIGURATION,
+        FailureScope.THROTTLE,
+    }
+)  # refusals that speak of more than the pool that was asked
 
 LOST_FOR = timedelta(minutes=10)
 SECOND_CHOICE = 0.5  # what an hour on the next type of the spec's list is worth: the list is a wish
@@ -102,10 +116,20 @@ def reaches(refusal: Refusal, pool: Pool) -> bool:
         case FailureScope.QUOTA:
             same_market = refusal.pool.market == pool.market
             return same_region and same_market and refusal.pool.family == pool.family
+        case FailureScope.REGION:
+            return same_region
         case FailureScope.ACCOUNT | FailureScope.CONFIGURATION | FailureScope.THROTTLE:
             return True
         case _:
             return refusal.pool == pool
+
+
+def closed(pools: Iterable[Pool], refusals: Iterable[Refusal], now: datetime, scale: float = 1.0) -> set[Pool]:
+    """Those of these pools that a remembered refusal keeps us out of."""
+    noes = [r for r in refusals if in_force(r, now, scale)]
+    named = {r.pool for r in noes}
+    wide = [r for r in noes if r.scope in REACH_FAR]
+    return {p for p in pools if p in named or any(reaches(r, p) for r in wide)}
 
 
 def next_rung(
@@ -133,8 +157,8 @@ def next_rung(
     """
     values = _values(pools, worth or {})
     ranked = sorted(pools, key=lambda p: (p.market != Market.SPOT.value, -values[p])) if values else pools
-    noes = [r for r in refusals if in_force(r, now, scale)]
-    open_pools = [p for p in ranked if not any(reaches(r, p) for r in noes)]
+    shut = closed(pools, refusals, now, scale)
+    open_pools = [p for p in ranked if p not in shut]
     fresh = [p for p in open_pools if not any(p == q and now < at + LOST_FOR * scale for q, at in lost)]
     best = "expected to last longest" if values else "preferred"
     for group, why in ((fresh, best), (open_pools, "only lately lost pools are left")):

@@ -41,6 +41,7 @@ CODES = {
     "InsufficientInstanceCapacity": FailureScope.POOL,
     "InsufficientFreeAddressesInSubnet": FailureScope.ZONE,
     "MaxSpotInstanceCountExceeded": FailureScope.QUOTA,
+    "EndpointConnectionError": FailureScope.REGION,
     "PendingVerification": FailureScope.ACCOUNT,
     "RequestLimitExceeded": FailureScope.THROTTLE,
     "InternalError": FailureScope.SERVER,

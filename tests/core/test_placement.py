@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spotrelay.core.placement import REMEMBERED, FailureScope, Pool, Refusal, next_rung, reopens_at
+from spotrelay.core.placement import REMEMBERED, FailureScope, Pool, Refusal, excludes, next_rung, reopens_at
 from spotrelay.core.spec import Spec, pools_of
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
@@ -57,6 +58,46 @@ def test_a_quota_keeps_out_the_whole_family_of_that_market_and_nothing_else() ->
     rung = next_rung(POOLS, (refused(POOLS[0], FailureScope.QUOTA),), (), NOON)
 
     assert rung is not None and rung.pools[0].market == "on-demand"
+
+
+@pytest.mark.parametrize(
+    ("refused_type", "shut", "open_"),
+    [
+        (
+            "c5.xlarge",
+            ["m5.large", "r6id.large", "t3.nano", "im4gn.large", "d3en.xlarge"],
+            ["dl1.24xlarge", "x2idn.32xlarge"],
+        ),
+        ("p5.48xlarge", ["p5en.48xlarge"], ["p4d.24xlarge", "p6-b200.48xlarge"]),
+        ("p4d.24xlarge", ["p2.xlarge", "p3dn.24xlarge"], ["p5.48xlarge"]),
+        ("trn1.32xlarge", ["trn2.48xlarge"], ["t3.large"]),
+        ("g5.xlarge", ["vt1.3xlarge", "gr6.4xlarge", "g4dn.xlarge"], ["c5.large"]),
+        ("f2.6xlarge", ["f1.2xlarge"], ["inf2.xlarge"]),
+        ("inf2.xlarge", ["inf1.xlarge"], ["i4i.large"]),
+        ("u-6tb1.metal", ["u7i-12tb.224xlarge"], ["m5.large"]),
+    ],
+)
+def test_a_quota_is_shared_by_the_types_that_ec2_counts_together(
+    refused_type: str, shut: list[str], open_: list[str]
+) -> None:
+    no = refused(Pool("eu-west-1", "eu-west-1a", refused_type), FailureScope.QUOTA)
+
+    there = {name: Pool("eu-west-1", "eu-west-1b", name) for name in (*shut, *open_)}
+
+    assert [name for name, pool in there.items() if excludes(no, pool, NOON)] == shut
+    assert not any(excludes(no, replace(pool, region="us-east-1"), NOON) for pool in there.values())
+    assert not any(excludes(no, replace(pool, market="on-demand"), NOON) for pool in there.values())
+
+
+def test_a_region_that_cannot_be_reached_sends_the_launch_to_another() -> None:
+    abroad = Pool("us-east-1", "us-east-1a", "g5.xlarge")
+    no = refused(POOLS[0], FailureScope.REGION)
+
+    rung = next_rung((*POOLS, abroad), (no,), (), NOON)
+    later = next_rung((*POOLS, abroad), (no,), (), NOON + timedelta(minutes=5))
+
+    assert rung is not None and rung.pools == (abroad,)
+    assert later is not None and later.pools == POOLS[:3]
 
 
 def test_a_zone_failure_keeps_out_the_zone_for_every_type() -> None:
