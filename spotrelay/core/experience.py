@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from spotrelay.core.placement import FailureScope, Pool, Refusal, in_force, reaches
+from spotrelay.core.placement import FailureScope, Pool, Refusal, closed
 
 HOUR = timedelta(hours=1)
 FADES = timedelta(days=5)  # what happened this long ago counts half: pools keep their character for weeks
@@ -163,7 +163,7 @@ def worth(experience: Experience, pools: Iterable[Pool], now: datetime, scale: f
     for pool, (hours, losses) in evidence.items():
         all_hours, all_losses = kin.get(_kin(pool), (0.0, 0.0))
         kin[_kin(pool)] = all_hours + hours, all_losses + losses
-    noes = [r.refusal for r in records.values() if r.refusal is not None and in_force(r.refusal, now, scale)]
+    shut = closed(wanted, (r.refusal for r in records.values() if r.refusal is not None), now, scale)
     supposed = SUPPOSED * scale / HOUR
     values = {}
     for pool in wanted:
@@ -172,7 +172,7 @@ def worth(experience: Experience, pools: Iterable[Pool], now: datetime, scale: f
         hours, losses = evidence.get(pool, (0.0, 0.0))
         lasting = (hours + typical) / (losses + 1)
         value = lasting * _trust(records.get(pool), now, scale) + _age(records.get(pool), now, scale)
-        values[pool] = value * (REFUSED_NOW if any(reaches(no, pool) for no in noes) else 1.0)
+        values[pool] = value * (REFUSED_NOW if pool in shut else 1.0)
     return values
 
 

@@ -263,7 +263,7 @@ def settle(before: Run, after: Run) -> Run:
         if replace(after, due_at=None) != replace(before, due_at=None):
             raise IllegalTransition(f"run {before.run_id} is {before.status.value}: it does not change any more")
         return after
-    for attempt in after.attempts:
+    for attempt in after.attempts if after.attempts is not before.attempts else ():
         _check_move(before, attempt)
     status = status_of(after)
     if status is not before.status and (before.status, status) not in RUN_MOVES:
