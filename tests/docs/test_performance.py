@@ -35,7 +35,7 @@ def test_a_result_is_shown_figure_by_figure_with_its_command() -> None:
 def test_only_the_measured_block_changes() -> None:
     page = "a\n<!-- measured: storm -->\nold\n<!-- end -->\nb\n<!-- measured: cold-start -->\nkept\n<!-- end -->\n"
 
-    assert renewed(page, "storm", "new\n") == page.replace("old", "new")
+    assert renewed(page, "storm", "new\n") == page.replace("old\n", "new\n")
 
 
 @pytest.mark.parametrize("output", ["", "text", "3"])
