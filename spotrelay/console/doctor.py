@@ -16,12 +16,8 @@ if TYPE_CHECKING:
     from spotrelay.aws.clients import Clients
     from spotrelay.aws.stack import Stack
 
-SPOT_QUOTAS = {
-    "standard (c, m, r, t …)": "L-34B43A08",
-    "g and vt": "L-3819A6DF",
-    "p2, p3 and p4": "L-7212CCBC",
-    "p5": "L-C4BD4855",
-}
+FOUNDATIONS = frozenset({"credentials", "stack"})  # without which nothing else can be looked at
+SILENT = "AWS did not answer"
 DRY_RUN_TYPE = "c5.large"  # sold in every region; nothing is launched
 DRY_RUN = "DryRunOperation"  # EC2's code for "would have worked"
 NOT_LET_IN = frozenset({"UnauthorizedOperation", "AccessDenied", "AccessDeniedException"})
@@ -56,11 +52,14 @@ class Unseen(Exception):
 
 
 def exit_code(checks: list[Check]) -> int:
-    """0 when nothing failed; 4 when not even the stack was found; else 1."""
+    """0 when nothing failed; 4 when not even the stack was found, 6 when AWS did not answer; else 1."""
     wrong = {check.name for check in checks if check.state == "failed"}
-    if wrong & {"credentials", "stack"}:
+    unseen = {check.name for check in checks if check.state == "unknown"}
+    if wrong & FOUNDATIONS:
         return exits.NO_STACK
-    return exits.FAILED if wrong else exits.OK
+    if wrong:
+        return exits.FAILED
+    return exits.UNAVAILABLE if unseen & FOUNDATIONS else exits.OK
 
 
 def examine(where: Where) -> list[Check]:
@@ -79,8 +78,11 @@ def checks(clients: Clients, name: str) -> Iterator[Check]:
 
     try:
         stack = find_stack(clients.client("cloudformation"), name)
-    except SpotrelayError as error:
+    except Missing as error:
         yield Check("stack", "failed", str(error), "npx cdk deploy, or name it with --stack and --region")
+        return
+    except SpotrelayError as error:
+        yield _unanswered("stack", error)
         return
     yield Check("stack", "ok", f"{stack.name} in {stack.region}, machines in {len(stack.places.zones)} zones")
     looks: tuple[tuple[str, Callable[[Clients, Stack], str]], ...] = (
@@ -110,6 +112,8 @@ def _look(name: str, look: Callable[[], str]) -> Check:
     except SpotrelayError as error:
         return Check(name, "unknown", str(error))
     except FAILURES as error:
+        if kind_of(error) in (Kind.UNREACHED, Kind.CUT, Kind.THROTTLE):
+            return Check(name, "unknown", f"{SILENT} ({code_of(error)}): {NOTHING_WRONG}")
         if kind_of(error) is Kind.ACCESS and name != "credentials":
             return Check(name, "unknown", f"you may not look at it ({code_of(error)})")
         return Check(name, "failed", str(error), "log in again, then look here again" if name == "credentials" else "")

@@ -16,7 +16,7 @@ from spotrelay.core.spec import Spec
 START = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 LAST = 7
 DIGEST = "d" * 64
-TYPES = {4: "g6.xlarge"}  # of attempts that did not get the first type
+TYPES = {4: "g6.2xlarge"}  # of attempts that did not get the first type
 
 
 def machine_id(generation: int) -> str:
@@ -50,7 +50,12 @@ def _reclaims() -> list[Reclaim]:
     ways: list[dict[str, Any]] = [
         {"letter": "a", "noticed": True},
         {"letter": "b", "partial": "2.2"},
-        {"letter": "c", "noticed": True, "refused": ("g5.xlarge", "g5.2xlarge")},
+        {
+            "letter": "c",
+            "noticed": True,
+            "refused_in_fleets": ("g5.xlarge", "g5.2xlarge"),
+            "refused_by_5xx": "g6.xlarge",
+        },
         {"letter": "d", "damaged": "4.2"},
         {"letter": "e", "zombie": "before", "woken_at_s": _at(6, 20).timestamp()},
         {"letter": "e", "zombie": "after", "woken_at_s": _at(7, 20).timestamp()},
@@ -134,7 +139,7 @@ def _timeline() -> list[Entry]:
         if g in (1, 3):
             lines.append(Entry("notice", "two minutes", _at(g), g))
         lines.append(Entry("ended", f"attempt {g} ended", _at(g), g))
-    for kind in ("g5.xlarge", "g5.2xlarge"):
+    for kind in ("g5.2xlarge", "g6.xlarge"):
         lines.append(Entry("refused", "no capacity", _at(4), 4, {"pool": f"{kind}/us-east-1a/spot"}))
     lines.append(Entry("condemned", "a shard is gone", _at(5), 4, {"checkpoint": "4.2"}))
     lines.append(Entry("succeeded", "the program finished", _at(LAST), LAST))

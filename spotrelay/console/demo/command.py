@@ -34,7 +34,7 @@ from spotrelay.core.spec import parse_spec
 
 NEEDED = ("ministack", "awslambdaric", "torch", "matplotlib", "plotext")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-TYPES = ("g5.xlarge", "g5.2xlarge", "g6.xlarge")
+TYPES = ("g5.xlarge", "g5.2xlarge", "g6.xlarge", "g6.2xlarge")
 RUN_ID = "demo"
 FINISH_S = 900.0  # for the rest of the training, once the last reclaim is survived
 END_S = 60.0  # for the last machine to end

@@ -13,7 +13,7 @@ SHARD = r"/shards/"
 MANIFEST = r"/manifests/"
 COMMIT = r"COMMIT#"
 NO_CAPACITY = "InsufficientInstanceCapacity"
-GONE_S = 60.0  # for the last process of a machine to end
+GONE_S = 150.0  # for the last process of a machine to end
 
 
 @dataclass
@@ -32,7 +32,8 @@ class Reclaim:
     damaged: str = ""  # checkpoint that an outside hand harmed
     zombie: str = ""  # stopped "before" or "after" its commit was applied
     woken_at_s: float = 0.0
-    refused: tuple[str, ...] = ()  # instance types made unavailable
+    refused_in_fleets: tuple[str, ...] = ()  # instance types that fleets' answers refused
+    refused_by_5xx: str = ""  # the type for which launches failed as a whole
 
 
 def play(stage: Stage, types: tuple[str, ...]) -> list[Reclaim]:
@@ -79,13 +80,18 @@ def killed_in_an_upload(stage: Stage, lost: int, types: tuple[str, ...]) -> Recl
 
 
 def notice_without_capacity(stage: Stage, lost: int, types: tuple[str, ...]) -> Reclaim:
-    """(c) A notice while every sibling zone refuses in a fleet's answer, and the next type with a 5xx."""
+    """(c) A notice while fleets refuse two types in every zone in their answers, and launches of a third fail with 5xx.
+
+    Two, since the ladder leaves out the first as long as all its zones were lost lately.
+    """
     attempt, _ = stage.progress(lost)
-    first, second = types[0], types[1]
-    reclaim = _begin(stage, "c", f"a notice, with no {first} in any zone and a 5xx for {second}", attempt)
-    reclaim.noticed, reclaim.refused = True, (first, second)
-    stage.cloud.refuse({"instance_type": first}, NO_CAPACITY, form="fleet")
-    stage.cloud.refuse({"instance_type": second}, NO_CAPACITY, form="exception")
+    in_fleets, by_5xx = types[:2], types[2]
+    none_left = f"a notice, with no {' and no '.join(in_fleets)} in any zone and a 5xx for {by_5xx}"
+    reclaim = _begin(stage, "c", none_left, attempt)
+    reclaim.noticed, reclaim.refused_in_fleets, reclaim.refused_by_5xx = True, in_fleets, by_5xx
+    for each in in_fleets:
+        stage.cloud.refuse({"instance_type": each}, NO_CAPACITY, form="fleet")
+    stage.cloud.refuse({"instance_type": by_5xx}, NO_CAPACITY, form="exception")
     stage.cloud.interrupt(reclaim.instance_id)
     stage.over(attempt.generation)
     stage.trains(attempt.generation)
@@ -134,7 +140,8 @@ def zombie(stage: Stage, lost: int, moment: str) -> Reclaim:
 def _begin(stage: Stage, letter: str, how: str, attempt: Attempt) -> Reclaim:
     assert attempt.instance_id is not None
     stage.view.scene(f"({letter}) {how}: attempt {attempt.generation}, {attempt.instance_id} in {attempt.pool}")
-    step = max([attempt.last_step, *(h.step for h in stage.look().heartbeats)])
+    run = stage.until(lambda seen: seen, "an answer of the cloud")
+    step = max([attempt.last_step, *(h.step for h in run.heartbeats)])
     return Reclaim(letter, how, attempt.instance_id, attempt.generation, step, str(attempt.pool), time.time())
 
 

@@ -199,15 +199,18 @@ def _whole_checkpoints_only(evidence: Evidence) -> Iterator[str]:
 def _ladder_climbed(evidence: Evidence) -> Iterator[str]:
     """Refusals in both forms were met, and the next machine was of another type."""
     type_of = {machine.generation: machine.instance_type for machine in evidence.machines}
-    for reclaim in (r for r in evidence.reclaims if r.refused):
-        heir = type_of.get(reclaim.generation + 1, "none")
-        if heir in reclaim.refused:
-            yield f"({reclaim.letter}) the next machine is a {heir}, of which there was none"
+    for reclaim in (r for r in evidence.reclaims if r.refused_by_5xx):
+        heir, who = type_of.get(reclaim.generation + 1, "none"), f"({reclaim.letter})"
+        if heir in (*reclaim.refused_in_fleets, reclaim.refused_by_5xx):
+            yield f"{who} the next machine is a {heir}, of which there was none"
         lines = [e for e in evidence.timeline if e.kind == "refused" and e.generation == reclaim.generation + 1]
         refused = {str(e.data.get("pool", "")).split("/")[0] for e in lines}
-        yield from (f"({reclaim.letter}) no refusal of {t} is recorded" for t in reclaim.refused if t not in refused)
+        if not refused & set(reclaim.refused_in_fleets):
+            yield f"{who} no refusal in a fleet's answer is recorded"
+        if reclaim.refused_by_5xx not in refused:
+            yield f"{who} no refusal of {reclaim.refused_by_5xx} is recorded"
         if not any(r.what == "launch" and (r.status or 0) >= 500 for r in evidence.requests):
-            yield f"({reclaim.letter}) EC2 never answered a launch with a 5xx"
+            yield f"{who} EC2 never answered a launch with a 5xx"
 
 
 RULES: dict[str, Callable[[Evidence], Iterator[str]]] = {
