@@ -93,12 +93,12 @@ def _send(intent: Intent, plane: ControlPlane, prices: Prices) -> Fact:
 
 
 def missing_price(run: Run, plane: ControlPlane) -> Priced | None:
-    """What the newest machine costs, if its launch did not tell and it can be learnt.
+    """What a machine costs, if its launch did not tell and it can be learnt.
 
     Asked once the machine is written down: a price is worth no delay of that.
     """
-    attempt = run.current
-    if attempt is None or attempt.pool is None or attempt.instance_id is None or attempt.price is not None:
+    attempt = next((a for a in reversed(run.live) if a.price is None), None)
+    if attempt is None or attempt.pool is None or attempt.instance_id is None:
         return None
     try:
         price = plane.machines.prices((attempt.pool,)).get(attempt.pool)
@@ -117,7 +117,7 @@ def _verify(checkpoints: tuple[Checkpoint, ...], run: Run, plane: ControlPlane) 
         except UnknownFormat as error:
             yield VerificationPostponed(f"checkpoint {checkpoint.id}: {error}")
             continue
-        except (Unavailable, Contention, OutcomeUnknown) as error:
+        except SpotrelayError as error:  # no outage, no missing object: a refusal, say, or an archived one
             yield VerificationPostponed(f"checkpoint {checkpoint.id}: {error}")
             return
         yield Verified(verdict.generation, verdict.save, verdict.ok, verdict.problem)

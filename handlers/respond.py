@@ -91,6 +91,8 @@ class Response:
         self._condemn()
         for fact in self._facts:
             self._record(fact)
+        if self._run.spec.limits.max_dollars is not None:
+            self._price()
         for _ in range(MOST_STEPS):
             decision = self._decide()
             self._plane.telemetry.count(DECISION + type(decision).__name__)
@@ -112,13 +114,14 @@ class Response:
 
     def _condemn(self) -> None:
         """Write verdicts that an event brought where verdicts are kept; what is known already is dropped."""
-        told, self._told = self._told, []
-        for fact in told:
+        while self._told:
+            fact = self._told[0]
             if not isinstance(fact, Verified):
                 self._facts.append(fact)
             elif condemn(fact, self._saved, self._plane):
                 self._facts.append(fact)
                 self._load()
+            self._told.pop(0)  # only now: a throttle above brings us here again
 
     def _record(self, fact: Fact) -> None:
         self._run = record(self._run, fact, self._plane.clock.now(), self._plane.site)

@@ -7,11 +7,12 @@ from dataclasses import replace
 from spotrelay.aws import layout
 from spotrelay.aws.lease_item import load_lease
 from spotrelay.aws.table import Table
-from spotrelay.core.checkpoint import Checkpoint
+from spotrelay.core.checkpoint import Checkpoint, resume_candidate
 from spotrelay.core.errors import UnknownRun
 from spotrelay.core.run import Run
 
 NEWEST = 20  # checkpoints read with a run
+FAR_BACK = 1000  # when none of those can be resumed from
 SIGNS = 8  # heartbeats and reports read with a run
 
 
@@ -32,8 +33,15 @@ def load_run(table: Table, run_id: str) -> Run:
         lease=load_lease(table, run_id),
         heartbeats=tuple(map(layout.read_heartbeat, table.newest(live, "BEAT#", SIGNS, doing))),
         reports=tuple(map(layout.read_report, table.newest(live, "REPORT#", SIGNS, doing))),
-        checkpoints=load_checkpoints(table, run_id, NEWEST),
+        checkpoints=_load_far_enough(table, run_id),
     )
+
+
+def _load_far_enough(table: Table, run_id: str) -> tuple[Checkpoint, ...]:
+    """The newest; more of them when a streak of bad ones hides the one to resume from."""
+    found = load_checkpoints(table, run_id, NEWEST)
+    hidden = len(found) == NEWEST and resume_candidate(found) is None
+    return load_checkpoints(table, run_id, FAR_BACK) if hidden else found
 
 
 def load_checkpoints(table: Table, run_id: str, limit: int) -> tuple[Checkpoint, ...]:

@@ -26,7 +26,7 @@ from spotrelay.core.decisions import (
     Wait,
 )
 from spotrelay.core.experience import worth
-from spotrelay.core.placement import Pool, next_rung, reopens_at
+from spotrelay.core.placement import FailureScope, Pool, next_rung, reopens_at
 from spotrelay.core.run import Attempt, AttemptState, Run, RunStatus
 from spotrelay.core.site import Site
 from spotrelay.core.spec import NoCheckpoint, pools_of
@@ -52,7 +52,7 @@ def decide(run: Run, now: datetime, site: Site) -> Decision:
 
 def spent(run: Run, now: datetime) -> float:
     """Dollars that the run's machines have cost so far, at the prices recorded at their launch."""
-    return sum(_cost(a, now) for a in run.attempts if a.launched_at is not None)
+    return sum(_cost(run, a, now) for a in run.attempts if a.launched_at is not None)
 
 
 # The rules
@@ -129,7 +129,8 @@ def _pending_launch(run: Run, now: datetime, site: Site) -> Decision | None:
     if run.outcome is not None:
         return Resolve(intent, f"the run {run.outcome.value} while launch {intent.launch} was open")
     if not site.launches_allowed:
-        return Resolve(intent, "launches are switched off") if intent.sent else None
+        off = "launches are switched off"
+        return Resolve(intent, off) if intent.sent else Wait(now + site.timings.watch, off)
     return Send(intent, intent.why if intent.sent == 0 else f"launch {intent.launch} again: its outcome is not known")
 
 
@@ -183,9 +184,11 @@ def _reserve(run: Run, generation: int, cause: str, now: datetime, site: Site) -
     """The next launch, or why there is none. Asked before every launch: limits, switch, ladder."""
     if run.intent is not None:
         return None
-    refusal = _spec_forbids(run, generation)
-    if refusal:
-        return Conclude(RunStatus.FAILED, refusal)
+    forbidden = _spec_forbids(run, generation) or _ec2_forbids(run)
+    if forbidden:
+        at_work = _at_work_until(run, site)
+        hopeless = at_work is None or now >= at_work
+        return Conclude(RunStatus.FAILED, forbidden) if hopeless else Wait(at_work or now, "it may finish in time")
     if run.retry_at is not None and now < run.retry_at:
         return Wait(run.retry_at, "a short pause after a failure")
     if not site.launches_allowed:
@@ -206,6 +209,20 @@ def _spec_forbids(run: Run, generation: int) -> str:
     if spec.on_no_checkpoint is NoCheckpoint.STOP and _progress_without_checkpoint(run):
         return "no verified checkpoint exists, and the spec says to stop rather than to start from zero"
     return ""
+
+
+def _ec2_forbids(run: Run) -> str:
+    """What is wrong with the run or the stack, as EC2 told it: no rung of the ladder helps."""
+    fatal = next((r for r in run.refusals if r.scope is FailureScope.CONFIGURATION), None)
+    if fatal is None:
+        return ""
+    return f"EC2 cannot launch this run as configured: {fatal.code}: {fatal.message}. Mend it, then submit again"
+
+
+def _at_work_until(run: Run, site: Site) -> datetime | None:
+    """How long an attempt that is being taken back may still finish, or save what it has."""
+    draining = (a for a in run.live if a.state is AttemptState.DRAINING and a.drained_at is None)
+    return max((a.deadline + site.timings.after_deadline for a in draining if a.deadline), default=None)
 
 
 def _progress_without_checkpoint(run: Run) -> bool:
@@ -287,7 +304,7 @@ def _moments(run: Run, now: datetime, site: Site) -> Iterator[datetime]:
 
 def _money_ends(run: Run, now: datetime) -> datetime | None:
     """When the machines that run now will have used up the run's dollars."""
-    rate = sum(a.price or 0.0 for a in run.live)
+    rate = sum(_rate(run, a) for a in run.live)
     if run.spec.limits.max_dollars is None or rate <= 0:
         return None
     return now + timedelta(hours=max(run.spec.limits.max_dollars - spent(run, now), 0.0) / rate)
@@ -307,6 +324,11 @@ def _waiting_for(run: Run) -> str:
     }[current.state]
 
 
-def _cost(attempt: Attempt, now: datetime) -> float:
+def _cost(run: Run, attempt: Attempt, now: datetime) -> float:
     start, end = attempt.launched_at or now, attempt.machine_gone_at or now
-    return (attempt.price or 0.0) * max((end - start).total_seconds(), 0.0) / 3600
+    return _rate(run, attempt) * max((end - start).total_seconds(), 0.0) / 3600
+
+
+def _rate(run: Run, attempt: Attempt) -> float:
+    """Dollars an hour. A price that nobody could learn is taken for the whole ceiling: never for nothing."""
+    return attempt.price if attempt.price is not None else run.spec.limits.max_dollars or 0.0

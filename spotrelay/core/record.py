@@ -23,7 +23,7 @@ from spotrelay.core.facts import (
 )
 from spotrelay.core.live import EXIT_DONE, EXIT_DRAINED, EXIT_FENCED, ExitReport, Heartbeat, Phase
 from spotrelay.core.notice import InstanceState, InterruptionNotice, RebalanceRecommendation, StateChange
-from spotrelay.core.placement import FailureScope, Pool
+from spotrelay.core.placement import Pool
 from spotrelay.core.ports import LaunchAnswer
 from spotrelay.core.run import Attempt, AttemptState, Run, RunStatus, Silence, note, settle, with_attempt
 from spotrelay.core.site import Site
@@ -66,6 +66,8 @@ def _absorb_lease(run: Run, generation: int, now: datetime) -> Run:
     attempt = run.attempt(generation)
     if attempt is None or run.lease is None or run.lease.generation != generation or attempt.running_at is not None:
         return run
+    if attempt.state is AttemptState.RESERVED:
+        return run  # its machine was faster than the record of its launch: seen again once that is written
     if attempt.state is AttemptState.BOOTING:
         attempt = replace(attempt, state=AttemptState.RUNNING)
     run = with_attempt(run, replace(attempt, running_at=now))
@@ -121,14 +123,29 @@ def _absorb_report(run: Run, report: ExitReport, now: datetime, site: Site) -> R
     if attempt is None or attempt.over or attempt.state is AttemptState.RESERVED or run.outcome is not None:
         return run
     generation = attempt.generation
-    if report.code == EXIT_DRAINED:
+    taken_back = attempt.state is AttemptState.DRAINING
+    if report.code == EXIT_DRAINED and (taken_back or attempt.drained_at is not None):
         return _drained(run, attempt, now)
-    if report.code == EXIT_FENCED:
+    if report.code == EXIT_FENCED and _replaced(run, generation):
         return _ended(run, attempt, "it found that it had been replaced", now)
-    if report.code == EXIT_DONE and report.stage == "program" and (run.lease is None or run.lease.floor <= generation):
+    if report.code == EXIT_DONE and report.stage == "program" and _may_finish(run, attempt):
         run = _ended(run, attempt, "its program finished", now)
         return _concluded(run, RunStatus.SUCCEEDED, f"attempt {generation} finished", now)
+    if taken_back:
+        return _ended(run, attempt, f"its program ended with status {report.code} while EC2 took the machine", now)
     return _crashed(run, attempt, report, now, site)
+
+
+def _replaced(run: Run, generation: int) -> bool:
+    """Whether the lease bears out an attempt that says it has been fenced: a program may exit with any status."""
+    return run.lease is not None and (run.lease.floor > generation or run.lease.generation > generation)
+
+
+def _may_finish(run: Run, attempt: Attempt) -> bool:
+    """Whether this attempt's end is the run's: not fenced, and nobody before it is still at work."""
+    elder = any(a.live and not a.over for a in run.attempts if a.generation < attempt.generation)
+    fenced = run.lease is not None and run.lease.floor > attempt.generation
+    return not fenced and (attempt.running_at is not None or not elder)
 
 
 def _drained(run: Run, attempt: Attempt, now: datetime) -> Run:
@@ -147,9 +164,14 @@ def _crashed(run: Run, attempt: Attempt, report: ExitReport, now: datetime, site
     failures = run.failures + 1
     run = replace(run, failures=failures, retry_at=now + site.timings.crash)
     if failures >= run.spec.limits.max_failures:
-        why = f"{part} failed {failures} times in a row without a new step; the last time it {how}. Log: {report.tail}"
-        return _concluded(run, RunStatus.FAILED, why, now)
+        why = f"{part} failed {failures} times in a row without a new step; the last time it {how}"
+        return _concluded(run, RunStatus.FAILED, f"{why}: {_last_line(report.tail)}", now)
     return run
+
+
+def _last_line(tail: str) -> str:
+    lines = [line.strip() for line in tail.splitlines() if line.strip()]
+    return lines[-1][:200] if lines else "it printed nothing"
 
 
 def _absorb_silence(run: Run, now: datetime, site: Site) -> Run:
@@ -270,7 +292,11 @@ def _(fact: LaunchUnclear, run: Run, now: datetime, site: Site) -> Run:
 def _(fact: LaunchAbandoned, run: Run, now: datetime, site: Site) -> Run:
     if run.intent is None or run.intent.launch != fact.launch:
         return run
+    generation = run.intent.generation
     run = replace(run, intent=None)
+    reserved = run.attempt(generation)
+    if reserved is not None and reserved.state is AttemptState.RESERVED:
+        run = _ended(run, reserved, "its launch was given up", now)  # a machine that shows up late is fenced
     return note(run, "abandoned", f"launch {fact.launch} made no machine and is not sent any more", now)
 
 
@@ -285,6 +311,7 @@ def _(fact: TerminateAsked, run: Run, now: datetime, site: Site) -> Run:
 @_apply.register
 def _(fact: Verified, run: Run, now: datetime, site: Site) -> Run:
     name = f"{fact.generation}.{fact.save}"
+    run = replace(run, verify_at=None)
     if fact.ok:
         return note(run, "verified", f"checkpoint {name} is whole in S3", now, fact.generation, checkpoint=name)
     text = f"checkpoint {name} is condemned: {fact.problem}"
@@ -293,8 +320,9 @@ def _(fact: Verified, run: Run, now: datetime, site: Site) -> Run:
 
 @_apply.register
 def _(fact: VerificationPostponed, run: Run, now: datetime, site: Site) -> Run:
+    first = run.verify_at is None
     run = replace(run, verify_at=now + site.timings.settle)
-    return note(run, "unverified", f"no verdict yet: {fact.why}", now)
+    return note(run, "unverified", f"no verdict yet: {fact.why}", now) if first else run
 
 
 @_apply.register
@@ -339,12 +367,7 @@ def _spread(run: Run, tries: int) -> float:
 
 
 def _all_refused(run: Run, fact: LaunchAnswered, now: datetime) -> Run:
-    run = replace(run, backoffs=run.backoffs + 1)
-    fatal = next((r for r in fact.answer.refusals if r.scope is FailureScope.CONFIGURATION), None)
-    if fatal is None:
-        return run
-    why = f"EC2 cannot launch this run as configured: {fatal.code}: {fatal.message}. Mend it, then submit again"
-    return _concluded(run, RunStatus.FAILED, why, now)
+    return replace(run, backoffs=run.backoffs + 1)
 
 
 def _machine_given(

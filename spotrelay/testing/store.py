@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from spotrelay.core import lease as rules
-from spotrelay.core.checkpoint import Checkpoint, CheckpointId, Commit, Verdict
+from spotrelay.core.checkpoint import Checkpoint, CheckpointId, Commit, Verdict, resume_candidate
 from spotrelay.core.errors import AlreadyExists, Fenced, LostRace, UnknownRun
 from spotrelay.core.lease import Lease
 from spotrelay.core.live import ExitReport, Heartbeat
@@ -21,6 +21,7 @@ K = TypeVar("K", int, CheckpointId)
 V = TypeVar("V")
 
 NEWEST = 20  # checkpoints read with a run
+FAR_BACK = 1000  # when none of those can be resumed from
 SIGNS = 8  # heartbeats and reports read with a run
 
 
@@ -65,7 +66,7 @@ class MemoryStore:
                 lease=self._leases[run_id],
                 heartbeats=_newest(self._beats[run_id], SIGNS),
                 reports=_newest(self._reports[run_id], SIGNS),
-                checkpoints=self.checkpoints(run_id, NEWEST),
+                checkpoints=self._far_enough(run_id),
             )
 
     def save(self, before: Run, after: Run) -> Run:
@@ -189,6 +190,11 @@ class MemoryStore:
             self._due.pop(run.run_id, None)
         else:
             self._due[run.run_id] = run.due_at
+
+    def _far_enough(self, run_id: str) -> tuple[Checkpoint, ...]:
+        found = self.checkpoints(run_id, NEWEST)
+        hidden = len(found) == NEWEST and resume_candidate(found) is None
+        return self.checkpoints(run_id, FAR_BACK) if hidden else found
 
     def _change(self, run_id: str, rule: Callable[[Lease], Lease]) -> Lease:
         with self._lock:

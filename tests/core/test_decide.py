@@ -24,7 +24,15 @@ from spotrelay.core.decisions import (
     Wait,
 )
 from spotrelay.core.errors import IllegalTransition
-from spotrelay.core.facts import CancelRequested, LaunchAnswered, LaunchUnclear, Observed, TerminateAsked
+from spotrelay.core.facts import (
+    CancelRequested,
+    LaunchAbandoned,
+    LaunchAnswered,
+    LaunchUnclear,
+    Observed,
+    TerminateAsked,
+    VerificationPostponed,
+)
 from spotrelay.core.lease import Lease
 from spotrelay.core.live import EXIT_DONE, EXIT_DRAINED, ExitReport, Heartbeat, Phase
 from spotrelay.core.notice import InstanceState, InterruptionNotice, NoticeSource, RebalanceRecommendation, StateChange
@@ -141,8 +149,103 @@ def test_a_configuration_error_ends_the_run_with_the_remedy() -> None:
     refusal = Refusal(POOL, FailureScope.CONFIGURATION, "InvalidParameterValue", "no such image", NOON)
 
     run = record(run, LaunchAnswered(1, LaunchAnswer(None, None, (refusal,))), NOON, SITE)
+    decision = decide(run, NOON, SITE)
 
-    assert run.status is RunStatus.FAILED and "no such image" in run.outcome_why
+    assert isinstance(decision, Conclude) and "no such image" in decision.why
+
+
+@pytest.mark.parametrize("spec", [replace(SPEC, failover=False), replace(SPEC, limits=Limits(max_launches=1))])
+def test_an_attempt_that_is_taken_back_may_finish_although_nothing_can_replace_it(spec: Spec) -> None:
+    run = noticed(training(spec))
+
+    early = decide(run, NOON + MINUTE, SITE)
+    drained = absorb(replace(run, reports=(ExitReport("run-1", 1, EXIT_DRAINED, "program"),)), NOON + MINUTE, SITE)
+    finished = absorb(replace(run, reports=(ExitReport("run-1", 1, EXIT_DONE, "program"),)), NOON + MINUTE, SITE)
+
+    assert isinstance(early, Wait) and run.outcome is None
+    assert isinstance(decide(drained, NOON + MINUTE, SITE), Conclude)
+    assert finished.outcome is RunStatus.SUCCEEDED
+
+
+def test_a_configuration_error_at_the_handover_leaves_the_old_attempt_its_time() -> None:
+    run = reserved(noticed(training()))
+    refusal = Refusal(POOL, FailureScope.CONFIGURATION, "UnauthorizedOperation", "not allowed", NOON)
+
+    run = record(run, LaunchAnswered(2, LaunchAnswer(None, None, (refusal,))), NOON, SITE)
+
+    assert isinstance(decide(run, NOON + MINUTE, SITE), Wait)
+    assert isinstance(decide(run, NOON + 5 * MINUTE, SITE), (Terminate, Conclude))
+
+
+def test_a_machine_whose_price_nobody_could_learn_is_not_free() -> None:
+    run = training(replace(SPEC, limits=Limits(max_dollars=2.0)), price=None)
+
+    decision = decide(run, NOON + timedelta(hours=1), SITE)
+
+    assert isinstance(decision, Conclude) and "max_dollars" in decision.why
+
+
+def test_a_lease_taken_before_its_launch_is_written_down_is_seen_afterwards() -> None:
+    run = reserved(submitted())
+    early = absorb(replace(run, lease=Lease("run-1", 1, MACHINE)), NOON, SITE)
+
+    given = record(early, LaunchAnswered(1, LaunchAnswer(MACHINE, POOL)), NOON, SITE)
+
+    assert early.attempts[0].state is AttemptState.RESERVED
+    assert absorb(given, NOON, SITE).status is RunStatus.RUNNING
+
+
+@pytest.mark.parametrize("code", [75, 76])
+def test_a_program_that_happens_to_exit_like_us_has_failed(code: int) -> None:
+    run = absorb(replace(training(), reports=(ExitReport("run-1", 1, code, "program", "x"),)), NOON, SITE)
+
+    assert run.attempts[0].crashed and run.failures == 1
+
+
+def test_an_attempt_that_was_fenced_is_believed() -> None:
+    run = replace(fenced(training()), reports=(ExitReport("run-1", 1, 76, "program"),))
+
+    assert not absorb(run, NOON, SITE).attempts[0].crashed
+
+
+def test_a_program_killed_while_its_machine_is_taken_counts_for_no_failure() -> None:
+    run = noticed(training(replace(SPEC, limits=Limits(max_failures=1))))
+    run = absorb(replace(run, reports=(ExitReport("run-1", 1, -9, "program"),)), NOON, SITE)
+
+    assert run.failures == 0 and run.outcome is None
+
+
+def test_a_launch_that_was_given_up_takes_its_generation_with_it() -> None:
+    run = reserved(submitted())
+    run = record(claim(run, decide(run, NOON, SITE), NOON, SITE), LaunchAbandoned(1), NOON, SITE)
+
+    assert isinstance(decide(run, NOON, SITE), Fence)
+    decision = decide(replace(run, lease=Lease("run-1", floor=2)), NOON, SITE)
+
+    assert isinstance(decision, Reserve) and decision.generation == 2
+
+
+def test_an_heir_that_never_had_the_lease_does_not_end_the_run_of_its_elder() -> None:
+    run = noticed(training())
+    run = reserved(run)
+    run = record(run, LaunchAnswered(2, LaunchAnswer("i-00000000000000002", POOL)), NOON, SITE)
+    run = absorb(replace(run, reports=(ExitReport("run-1", 2, EXIT_DONE, "program"),)), NOON, SITE)
+
+    assert run.outcome is None
+
+
+def test_an_outage_of_s3_is_told_once() -> None:
+    run = training()
+    for minute in range(5):
+        run = record(run, VerificationPostponed("no answer"), NOON + minute * MINUTE, SITE)
+
+    assert [entry.kind for entry in run.news].count("unverified") == 1
+
+
+def test_an_unsent_launch_waits_a_little_while_launches_are_switched_off() -> None:
+    decision = decide(reserved(submitted()), NOON, replace(SITE, launches_allowed=False))
+
+    assert isinstance(decision, Wait) and decision.until <= NOON + SITE.timings.watch
 
 
 def test_a_notice_launches_at_once_before_anything_is_verified() -> None:

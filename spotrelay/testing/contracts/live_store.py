@@ -9,7 +9,7 @@ from itertools import count
 
 import pytest
 
-from spotrelay.core.checkpoint import Commit, Verdict
+from spotrelay.core.checkpoint import Commit, Health, Verdict, resume_candidate
 from spotrelay.core.errors import AlreadyExists, Fenced, LeaseHeld, UnknownRun
 from spotrelay.core.lease import Lease
 from spotrelay.core.live import ExitReport
@@ -202,6 +202,17 @@ class LiveStoreContract:
 
         assert [checkpoint.id.save for checkpoint in newest] == [12, 11, 10, 9]
         assert [checkpoint.verified for checkpoint in newest] == [False, False, True, False]
+
+    def test_a_streak_of_bad_checkpoints_hides_no_good_one(self, stores: Stores, run_id: str) -> None:
+        stores.live.take_lease(run_id, 1, "i-1")
+        stores.live.commit(new_commit(run_id, 1, 1), "i-1")
+        stores.runs.record_verdict(run_id, Verdict(1, 1, ok=True))
+        for save in range(2, 25):
+            stores.live.commit(replace(new_commit(run_id, 1, save), health=Health.BAD), "i-1")
+
+        found = resume_candidate(stores.runs.load(run_id).checkpoints)
+
+        assert found is not None and str(found.id) == "1.1"
 
     def test_the_newest_heartbeat_of_an_attempt_replaces_the_one_before(self, stores: Stores, run_id: str) -> None:
         for counter in (1, 2, 3):
