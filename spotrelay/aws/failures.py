@@ -11,6 +11,14 @@ from spotrelay.core.errors import Contention, InvalidInput, Missing, OutcomeUnkn
 
 FAILURES = (boto.BotoCoreError, boto.ClientError)  # everything that a call of a client may raise
 
+NO_CREDENTIALS = (
+    boto.NoCredentialsError,
+    boto.PartialCredentialsError,
+    boto.CredentialRetrievalError,
+    boto.TokenRetrievalError,
+    boto.SSOError,
+)  # nothing was sent for want of credentials
+
 LOOK_AT_CREDENTIALS = "check the credentials and their rights with `spotrelay doctor`"
 
 
@@ -38,7 +46,7 @@ def kind_of(error: Exception) -> Kind:
     """What this failure tells, by its code if AWS answered, by its class otherwise."""
     if isinstance(error, boto.ClientError):
         return _kind_of_answer(error)
-    if isinstance(error, (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError)):
+    if isinstance(error, NO_CREDENTIALS):
         return Kind.ACCESS
     if isinstance(error, (boto.ParamValidationError, boto.NoRegionError, boto.InvalidEndpointConfigurationError)):
         return Kind.UNSENT

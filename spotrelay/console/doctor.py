@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from spotrelay.console import exits
 from spotrelay.console.wiring import Where, clients_of
-from spotrelay.core.errors import Missing, SpotrelayError
+from spotrelay.core.errors import Missing, SpotrelayError, Unavailable
 from spotrelay.core.placement import Pool, Rung
+from spotrelay.core.quotas import SPOT_QUOTAS
 
 if TYPE_CHECKING:
     from spotrelay.aws.clients import Clients
     from spotrelay.aws.stack import Stack
 
 FOUNDATIONS = frozenset({"credentials", "stack"})  # without which nothing else can be looked at
-SILENT = "AWS did not answer"
 DRY_RUN_TYPE = "c5.large"  # sold in every region; nothing is launched
 DRY_RUN = "DryRunOperation"  # EC2's code for "would have worked"
+NO_SUCH_QUOTA = "NoSuchResourceException"  # not every region has every kind of machine
 NOT_LET_IN = frozenset({"UnauthorizedOperation", "AccessDenied", "AccessDeniedException"})
 
 
@@ -78,11 +79,8 @@ def checks(clients: Clients, name: str) -> Iterator[Check]:
 
     try:
         stack = find_stack(clients.client("cloudformation"), name)
-    except Missing as error:
-        yield Check("stack", "failed", str(error), "npx cdk deploy, or name it with --stack and --region")
-        return
     except SpotrelayError as error:
-        yield _unanswered("stack", error)
+        yield _no_stack(error)
         return
     yield Check("stack", "ok", f"{stack.name} in {stack.region}, machines in {len(stack.places.zones)} zones")
     looks: tuple[tuple[str, Callable[[Clients, Stack], str]], ...] = (
@@ -96,6 +94,30 @@ def checks(clients: Clients, name: str) -> Iterator[Check]:
     )
     for title, look in looks:
         yield _look(title, partial(look, clients, stack))
+
+
+def _no_stack(error: SpotrelayError) -> Check:
+    """What it means that the stack was not found: silence says nothing about it."""
+    if error.__cause__ is not None and _silent(error.__cause__):
+        return _unanswered("stack", error.__cause__)
+    if isinstance(error, Unavailable):
+        return Check("stack", "failed", str(error), "log in as somebody who may describe stacks")
+    return Check("stack", "failed", str(error), "npx cdk deploy, or name it with --stack and --region")
+
+
+def _silent(error: BaseException) -> bool:
+    """Whether AWS gave no answer, or none that tells anything."""
+    from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
+
+    from spotrelay.aws.failures import Kind, kind_of
+
+    if isinstance(error, ClientError):
+        return kind_of(error) in (Kind.CUT, Kind.THROTTLE)
+    return isinstance(error, (ConnectionError, HTTPClientError))
+
+
+def _unanswered(name: str, error: BaseException) -> Check:
+    return Check(name, "unknown", f"AWS did not answer: {error}", "nothing is known to be wrong; look again later")
 
 
 def _look(name: str, look: Callable[[], str]) -> Check:
@@ -112,8 +134,8 @@ def _look(name: str, look: Callable[[], str]) -> Check:
     except SpotrelayError as error:
         return Check(name, "unknown", str(error))
     except FAILURES as error:
-        if kind_of(error) in (Kind.UNREACHED, Kind.CUT, Kind.THROTTLE):
-            return Check(name, "unknown", f"{SILENT} ({code_of(error)}): {NOTHING_WRONG}")
+        if _silent(error):
+            return _unanswered(name, error)
         if kind_of(error) is Kind.ACCESS and name != "credentials":
             return Check(name, "unknown", f"you may not look at it ({code_of(error)})")
         return Check(name, "failed", str(error), "log in again, then look here again" if name == "credentials" else "")
@@ -151,12 +173,16 @@ def _quota(clients: Clients, stack: Stack) -> str:
     from spotrelay.aws.failures import FAILURES, code_of
 
     told = []
-    for family, code in SPOT_QUOTAS.items():
+    for quota in SPOT_QUOTAS:
         try:
-            quota = clients.client("service-quotas").get_service_quota(ServiceCode="ec2", QuotaCode=code)["Quota"]
+            answer = clients.client("service-quotas").get_service_quota(ServiceCode="ec2", QuotaCode=quota.code)
         except FAILURES as error:
+            if code_of(error) == NO_SUCH_QUOTA:
+                continue
             raise Unseen(f"the Spot quotas cannot be read ({code_of(error)})") from error
-        told.append((family, float(quota["Value"])))
+        told.append((quota.name, float(answer["Quota"]["Value"])))
+    if not told:
+        raise Unseen(f"{stack.region} knows none of the Spot quotas")
     if not any(value for _, value in told):
         raise Sick(f"every Spot quota in {stack.region} is 0 vCPUs", "ask for more under Service Quotas, Amazon EC2")
     return "; ".join(f"{family}: {value:g} vCPUs" for family, value in told)

@@ -44,6 +44,8 @@ def answer(code: str, status: int = 400, message: str = "") -> boto.ClientError:
         (boto.IncompleteReadError(actual_bytes=1, expected_bytes=2), Unavailable, OutcomeUnknown),
         (boto.NoCredentialsError(), Unavailable, Unavailable),
         (boto.CredentialRetrievalError(provider="x", error_msg="y"), Unavailable, Unavailable),
+        (boto.UnauthorizedSSOTokenError(), Unavailable, Unavailable),
+        (boto.TokenRetrievalError(provider="sso", error_msg="x"), Unavailable, Unavailable),
         (boto.ParamValidationError(report="x"), InvalidInput, InvalidInput),
     ],
     ids=lambda value: getattr(value, "__name__", None) or type(value).__name__,
