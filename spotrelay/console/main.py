@@ -188,7 +188,9 @@ def simulate(
     hours: Annotated[float, typer.Option("--hours", min=0.1, help="Length of each.")] = 72.0,
     seed: Annotated[int, typer.Option("--seed", help="Another seed, other starts.")] = 0,
     restart: Annotated[float, typer.Option("--restart-minutes", min=0.0, help="From a launch to a new step.")] = 3.25,
-    price: Annotated[float, typer.Option("--on-demand-price", min=0.0, help="Dollars an hour.")] = 1.0,
+    price: Annotated[
+        float | None, typer.Option("--on-demand-price", min=0.0, help="$ an hour; else the spec's.")
+    ] = None,
     share: Annotated[float, typer.Option("--spot-share", min=0.0, help="Spot's price, of on-demand's.")] = 0.35,
     alone: Annotated[bool, typer.Option("--alone", help="No run learns from another one.")] = False,
     plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Picture to write: .png, .svg.")] = None,
@@ -196,10 +198,8 @@ def simulate(
 ) -> None:
     """Replay recorded Spot capacity through the real decisions, beside simpler policies. Nothing is launched."""
     from spotrelay.console import simulate as work
-    from spotrelay.simulation.scenario import Assumptions
 
-    assumptions = Assumptions(restart * 60, price, share)
-    work.simulate(work.Options(spec, traces, runs, hours, seed, alone, assumptions, plot, json))
+    work.simulate(work.Options(spec, traces, runs, hours, seed, alone, restart * 60, price, share, plot, json))
 
 
 def main() -> None:

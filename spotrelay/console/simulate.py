@@ -24,7 +24,9 @@ class Options:
     hours: float
     seed: int
     alone: bool  # each run learns by itself, instead of all those of the account together
-    assumptions: Assumptions
+    restart_s: float
+    on_demand_price: float | None  # dollars an hour; None: the spec's, or 1
+    spot_share: float  # of that
     plot: Path | None
     json: bool
 
@@ -37,7 +39,9 @@ def simulate(options: Options) -> None:
     """
     spec = read_spec(options.spec)
     traces = read_traces(options.traces, spec)
-    played = scenario(spec, traces, options.runs, options.hours, options.seed, options.assumptions)
+    price = options.on_demand_price or spec.limits.on_demand_prices.get(spec.instance_types[0], 1.0)
+    assumptions = Assumptions(options.restart_s, price, options.spot_share)
+    played = scenario(spec, traces, options.runs, options.hours, options.seed, assumptions)
     comparison = compare(played, options.seed, not options.alone)
     if options.json:
         tell(as_json(_answer(options, played, comparison)))

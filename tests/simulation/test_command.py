@@ -66,3 +66,10 @@ def test_a_plot_that_cannot_be_written_says_why(arguments: list[str], tmp_path: 
     for path in (tmp_path / "plot.doc", tmp_path / "nowhere" / "plot.png"):
         with pytest.raises(InvalidInput, match=r"plot\.(doc|png): the plot cannot be written"):
             CliRunner().invoke(app, [*arguments, "--plot", str(path)], catch_exceptions=False)
+
+
+def test_the_price_that_the_spec_names_is_counted_with(arguments: list[str], tmp_path: Path) -> None:
+    with (tmp_path / "run.yaml").open("a") as spec:
+        spec.write("limits: {on_demand_prices: {p3.2xlarge: 3.06}}\n")
+
+    assert json.loads(answer([*arguments, "--json"]))["policies"]["on_demand"]["cost"] == pytest.approx(72 * 3.06)
