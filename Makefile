@@ -74,7 +74,7 @@ bench-event: assembly ## from an event to the launch call
 	$(BIN)/python -m benchmarks.event_to_launch
 
 acceptance-aws: install ## on a real account, with your credentials: deploys, trains, interrupts, destroys
-	$(BIN)/python -m tests.acceptance_aws
+	$(BIN)/python -m tests.acceptance_aws $(ARGS)
 
 clean: ## everything that was made here
 	rm -rf $(VENV) $(LINT) $(ASSEMBLY) cdk.out node_modules .spotrelay build dist
