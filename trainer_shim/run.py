@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
+import traceback
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
 from trainer_shim.framework import Feed, Framework
+from trainer_shim.leaving import on_purpose
 from trainer_shim.session import Session
+from trainer_shim.voice import say
 
 
 class Run:
@@ -33,14 +37,16 @@ class Run:
         self._feed: Feed | None = None
         self._open = False  # a batch was given out and its step is not finished
         self._report: tuple[Any, bool] = (None, True)
+        self._leaving: BaseException | None = None  # met while a loop was broken off, where nothing can be raised
         self._pid = os.getpid()
-        atexit.register(self.close)
+        atexit.register(self._at_exit)
 
     def steps(self, loader: Any = None, total: int | None = None) -> Iterator[tuple[int, Any]]:
         """Batches with their step numbers, from where the run stands, epoch after epoch.
 
         Everything in the loop's body belongs to the step: checkpoints are taken after it. When the
-        steps are exhausted the last state is saved, and the loop ends once it is committed.
+        steps are exhausted the last state is saved, and the loop ends once it is committed; the same
+        when the body leaves it by `break` or `return`. An error in the body saves nothing.
 
         Args:
             loader: as given to `attach` when left out.
@@ -52,6 +58,7 @@ class Run:
             ValueError: there is no loader, or it has no batch.
             RuntimeError: `step` was not called for a batch.
         """
+        self._raise_leaving()
         loader = self._loader if loader is None else loader
         if loader is None:
             raise ValueError("run.steps() needs a loader: give one here or to attach()")
@@ -71,8 +78,11 @@ class Run:
                 self._open = True
                 yield self.step_number, batch
                 self._finish_step()
-            if self._session is not None:
-                self._session.finish(self.step_number, self._data)
+            self._finish()
+        except GeneratorExit:
+            if self._feed is feed and os.getpid() == self._pid:  # otherwise `close` has broken it off before
+                self._left(on_purpose(sys._getframe(1)))
+            raise
         finally:
             self._feed = None
             self._open = False
@@ -91,6 +101,7 @@ class Run:
         """
         if os.getpid() != self._pid:
             raise RuntimeError("run.step() was called in a forked process: only the one that attached may call it")
+        self._raise_leaving()
         if self._feed is None:
             self.step_number += 1
             if self._session is not None:
@@ -102,9 +113,15 @@ class Run:
         self._report = (loss, not accumulating)
 
     def close(self) -> None:
-        """End the run's threads. Harmless when repeated."""
-        if self._session is not None and os.getpid() == self._pid:
-            self._session.close()
+        """End the run's threads. Harmless when repeated.
+
+        A loop that is still open, because a variable or a progress bar keeps its iterator, is broken off first,
+        unless an error is being handled.
+
+        Raises:
+            SystemExit: the attempt has drained or was replaced while its loop was broken off.
+        """
+        self._close(sys.exc_info()[0] is not None)
 
     def __enter__(self) -> Run:
         return self
@@ -112,7 +129,33 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self._close(kind is not None)
+
+    def _at_exit(self) -> None:
+        try:
+            self._close(getattr(sys, "last_type", None) is not None)
+        except (Exception, SystemExit) as leaving:  # noqa: BLE001 - the status must not lie
+            # Python would end with the script's own status all the same, which may say: succeeded.
+            if not isinstance(leaving, SystemExit):
+                traceback.print_exception(leaving)
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+            os._exit(leaving.code if isinstance(leaving, SystemExit) and isinstance(leaving.code, int) else 1)
+
+    def _close(self, failed: bool) -> None:
+        if self._session is None or os.getpid() != self._pid:
+            return
+        if self._feed is not None:
+            self._left(not failed)
+            self._feed = None
+        self._session.close()
+        if not failed:
+            self._raise_leaving()
+
+    def _raise_leaving(self) -> None:
+        leaving, self._leaving = self._leaving, None
+        if leaving is not None:
+            raise leaving
 
     def _next(self, feed: Feed, total: int | None) -> Any:
         try:
@@ -121,6 +164,32 @@ class Run:
             if total is not None:
                 raise ValueError("the loader has no batch, so run.steps() cannot make any step") from None
             return _END
+
+    def _finish(self) -> None:
+        if self._session is not None:
+            self._session.finish(self.step_number, self._data)
+
+    def _left(self, purposely: bool) -> None:
+        """A loop ends early: finish the body's step, if it was one, and save the last state.
+
+        What that raises waits for `close`: from a closing generator it would be dropped.
+        """
+        if not purposely:
+            self._tell_what_is_lost()
+            return
+        try:
+            if not self._open:
+                self._finish_step()
+            self._finish()
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - raised by `close`
+            self._leaving = error
+
+    def _tell_what_is_lost(self) -> None:
+        if self._session is not None:
+            say(
+                f"the loop over run.steps() was left in step {self.step_number} by an error, or in another way than "
+                "by break or return: its last state is not saved"
+            )
 
     def _finish_step(self) -> None:
         if self._open:

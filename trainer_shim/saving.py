@@ -75,8 +75,11 @@ class Flight:
         self._identity = identity
 
     def start(self) -> None:
-        """Begin."""
-        threading.Thread(target=self.fly, name=f"spotrelay-save-{self.save}", daemon=True).start()
+        """Begin, beside the training where a thread can be had."""
+        try:
+            threading.Thread(target=self.fly, name=f"spotrelay-save-{self.save}", daemon=True).start()
+        except RuntimeError:  # the process is ending, or has no thread left: late is better than never
+            self.fly()
 
     def cancel(self) -> None:
         """Give up as soon as no request is under way."""

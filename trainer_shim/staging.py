@@ -46,8 +46,12 @@ class StagingBuffer:
             if hasattr(mmap, advice):
                 _advise(memory, getattr(mmap, advice))
         self._memory = memory
-        self._warming = threading.Thread(target=_touch, args=(memory,), name="spotrelay-warm", daemon=True)
-        self._warming.start()
+        warming = threading.Thread(target=_touch, args=(memory,), name="spotrelay-warm", daemon=True)
+        try:
+            warming.start()
+        except RuntimeError:  # no thread can be had: it warms by its first use
+            return
+        self._warming = warming
 
 
 def _advise(memory: mmap.mmap, advice: int) -> None:

@@ -37,10 +37,15 @@ def together(work: Callable[[A], B], items: Sequence[A]) -> list[B]:
         threading.Thread(target=run, name=f"spotrelay-io-{number}", daemon=True)
         for number in range(min(CONNECTIONS, len(items)) - 1)
     ]
+    begun = []
     for thread in threads:
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads, as when the process ends: those that there are do it all
+            break
+        begun.append(thread)
     run()
-    for thread in threads:
+    for thread in begun:
         thread.join()
     if failures:
         raise failures[0]
