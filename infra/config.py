@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from ipaddress import IPv4Network
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -19,6 +19,7 @@ DEFAULT_INSTANCE_PYTHON = "/opt/pytorch/bin/python"  # where that image keeps th
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")  # Lambda runtimes that aws-cdk-lib knows and Spotrelay supports
 
 RegionName = Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")]
+RootDevice = Literal["/dev/sda1", "/dev/xvda"]  # what Ubuntu, and what Amazon Linux, boots from
 ZoneName = Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d[a-z]$")]
 SubnetId = Annotated[str, Field(pattern=r"^subnet-[0-9a-f]+$")]
 
@@ -54,12 +55,33 @@ class Home(_Part):
     bucket: Annotated[str, Field(pattern=r"^[a-z0-9.-]{3,63}$")]
 
 
-class FurtherRegion(_Part):
+class _Image(_Part):
+    """What machines boot from in one region."""
+
+    image: Annotated[str, Field(pattern=IMAGE)] = DEFAULT_IMAGE  # looked up in that region
+    root_device: RootDevice | None = None  # empty: what the parameter's name tells
+
+    @model_validator(mode="after")
+    def _boots(self) -> Self:
+        if self.image.startswith("ami-") and self.root_device is None:
+            devices = " or ".join(get_args(RootDevice))
+            raise ValueError(
+                f"{self.image} does not tell what it boots from: set root_device to {devices} beside it, as "
+                f"`aws ec2 describe-images --image-ids {self.image} --query Images[0].RootDeviceName` says"
+            )
+        return self
+
+    @property
+    def boots_from(self) -> str:
+        """The device name of the root volume: another name would add a second disk beside a small root."""
+        return self.root_device or ("/dev/sda1" if "ubuntu" in self.image else "/dev/xvda")
+
+
+class FurtherRegion(_Image):
     """A region besides the home region: it forwards events, and may run instances."""
 
     zones: Annotated[int, Field(ge=1, le=6)] = 3
     vpc: Network | None = None
-    image: Annotated[str, Field(pattern=IMAGE)] = DEFAULT_IMAGE  # looked up in that region
     place: Place | None = None  # empty: nothing is launched there yet
 
 
@@ -71,7 +93,7 @@ class Secrets(_Part):
     keys: tuple[Annotated[str, Field(pattern=r"^arn:[a-z-]+:kms:")], ...] = ()  # customer keys they are encrypted with
 
 
-class Config(_Part):
+class Config(_Image):
     """The whole configuration; every field is a key of the context `spotrelay`."""
 
     stack: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]{0,31}$")] = "Spotrelay"
@@ -84,7 +106,6 @@ class Config(_Part):
     cidr: IPv4Network = IPv4Network("10.42.0.0/16")
     vpc: Network | None = None
     flow_logs: bool = False
-    image: Annotated[str, Field(pattern=IMAGE)] = DEFAULT_IMAGE
     instance_python: Annotated[str, Field(pattern=r"^/[^\s'\"]+$")] = DEFAULT_INSTANCE_PYTHON
     volume_gib: Annotated[int, Field(ge=20, le=16384)] = 200
     secrets: Secrets = Secrets()

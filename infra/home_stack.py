@@ -66,6 +66,7 @@ class HomeStack(Stack):
             facts=facts,
             instance_profile=self.identity.profile.ref,
             image=self._config.image,
+            boots_from=self._config.boots_from,
             zones=self._config.zones,
             network=self._config.vpc,
         )
@@ -96,6 +97,7 @@ class HomeStack(Stack):
             timeout=Duration.seconds(30),
             alarms=self.alarms,
             stale_after_s=60,
+            batch=1,  # a notice must not wait for its neighbours, nor be cut off with them
         )
         self.runs = Pipeline(
             self,

@@ -76,6 +76,7 @@ class RegionStack(Stack):
             facts=facts,
             instance_profile=profile_name(config, self._home_region),
             image=region.image,
+            boots_from=region.boots_from,
             zones=region.zones,
             network=region.vpc,
         )

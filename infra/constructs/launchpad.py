@@ -51,6 +51,7 @@ class Launchpad(Construct):
         facts: Facts,
         instance_profile: str,
         image: str,
+        boots_from: str,
         zones: int,
         network: Network | None,
     ) -> None:
@@ -64,7 +65,7 @@ class Launchpad(Construct):
             given=network,
             flow_logs=config.flow_logs,
         )
-        self.template = self._launch_template(config, facts, instance_profile, image)
+        self.template = self._launch_template(config, facts, instance_profile, image, boots_from)
 
     def place(self) -> str:
         """This region's entry of SPOTRELAY_PLACES, as JSON text that CloudFormation completes."""
@@ -73,7 +74,7 @@ class Launchpad(Construct):
         return f'{{"launch_template":"{self.template.ref}","version":"{version}","subnets":{{{subnets}}}}}'
 
     def _launch_template(
-        self, config: Config, facts: Facts, instance_profile: str, image: str
+        self, config: Config, facts: Facts, instance_profile: str, image: str, boots_from: str
     ) -> aws_ec2.CfnLaunchTemplate:
         kind = aws_ec2.CfnLaunchTemplate
         tags = [CfnTag(key=MANAGED, value=config.stack), *(CfnTag(key=k, value=v) for k, v in config.tags.items())]
@@ -94,7 +95,7 @@ class Launchpad(Construct):
                 ),
                 block_device_mappings=[
                     kind.BlockDeviceMappingProperty(
-                        device_name="/dev/sda1" if "ubuntu" in image else "/dev/xvda",
+                        device_name=boots_from,
                         ebs=kind.EbsProperty(
                             volume_size=config.volume_gib,
                             volume_type="gp3",

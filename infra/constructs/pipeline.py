@@ -15,7 +15,11 @@ KEPT = Duration.days(14)
 
 
 class Pipeline(Construct):
-    """A queue that one function works off, record by record: a bad record never blocks its neighbours."""
+    """A queue that one function works off, record by record: a bad record never blocks its neighbours.
+
+    Args:
+        batch: events of one call; all of them together have to fit into the function's timeout.
+    """
 
     def __init__(
         self,
@@ -28,6 +32,7 @@ class Pipeline(Construct):
         timeout: Duration,
         alarms: Alarms,
         stale_after_s: int,
+        batch: int = 5,
     ) -> None:
         super().__init__(scope, name)
         self.dead = dead_letter_queue(self, "Dead", alarms, "Events were given up on after every retry.")
@@ -45,7 +50,7 @@ class Pipeline(Construct):
         )
         self.worker.function.add_event_source(
             aws_lambda_event_sources.SqsEventSource(
-                self.queue, batch_size=5, report_batch_item_failures=True, max_concurrency=config.concurrency
+                self.queue, batch_size=batch, report_batch_item_failures=True, max_concurrency=config.concurrency
             )
         )
         alarms.raise_when(

@@ -97,6 +97,7 @@ def context(options: Options, region: str) -> dict[str, str]:
         "spotrelay:home_region": region,
         "spotrelay:protected": "false",
         "spotrelay:image": options.image,
+        "spotrelay:root_device": "/dev/sda1",  # of every Ubuntu image
         "spotrelay:instance_python": options.instance_python,
         "spotrelay:volume_gib": str(options.volume_gib),
         "spotrelay:log_retention_days": "1",

@@ -116,6 +116,15 @@ def test_every_queue_is_encrypted_and_refuses_what_does_not_come_over_tls(home: 
         assert _refuses_plain_http(policy["PolicyDocument"]), policy
 
 
+def test_every_notice_has_a_function_call_of_its_own(home: Template) -> None:
+    sources = home.of("AWS::Lambda::EventSourceMapping").values()
+
+    assert {source["EventSourceArn"]: source["BatchSize"] for source in sources} == {
+        home.arn("AWS::SQS::Queue", "InterruptionsQueue"): 1,
+        home.arn("AWS::SQS::Queue", "RunsQueue"): 5,
+    }
+
+
 def test_a_failed_message_is_tried_again_before_half_a_notice_is_over(home: Template) -> None:
     queue = home.one("AWS::SQS::Queue", "InterruptionsQueue")
 
@@ -134,7 +143,6 @@ def test_workers_answer_for_each_record_and_are_bounded(home: Template) -> None:
     for source in sources:
         assert source["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
         assert source["ScalingConfig"] == {"MaximumConcurrency": 50}
-        assert source["BatchSize"] <= 5
         assert "MaximumBatchingWindowInSeconds" not in source, "a notice must not wait for company"
 
 
@@ -262,6 +270,29 @@ def test_machines_need_a_metadata_token_show_their_tags_and_end_when_they_shut_d
     assert (volume["Encrypted"], volume["VolumeType"], volume["DeleteOnTermination"]) == (True, "gp3", True)
 
 
+AMAZON_LINUX = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "device"),
+    [
+        ({}, "/dev/sda1"),
+        ({"image": AMAZON_LINUX}, "/dev/xvda"),
+        ({"image": AMAZON_LINUX, "root_device": "/dev/sda1"}, "/dev/sda1"),
+        ({"image": "ami-0123456789abcdef0", "root_device": "/dev/sda1"}, "/dev/sda1"),
+        ({"image": "ami-0123456789abcdef0", "root_device": "/dev/xvda"}, "/dev/xvda"),
+    ],
+)
+def test_the_disk_that_is_made_larger_is_the_one_that_the_image_boots_from(
+    synthesise: Synthesise, chosen: dict[str, str], device: str
+) -> None:
+    template = synthesise(volume_gib=321, **chosen)["Spotrelay"]
+
+    (mapping,) = template.one("AWS::EC2::LaunchTemplate")["LaunchTemplateData"]["BlockDeviceMappings"]
+
+    assert (mapping["DeviceName"], mapping["Ebs"]["VolumeSize"]) == (device, 321)
+
+
 def test_the_launch_template_leaves_market_and_type_to_each_launch(home: Template) -> None:
     data = home.one("AWS::EC2::LaunchTemplate")["LaunchTemplateData"]
 
@@ -312,7 +343,7 @@ def test_a_given_network_is_used_as_it_is(synthesise: Synthesise) -> None:
 
 def test_the_image_is_looked_up_at_each_deployment_or_pinned(home: Template, synthesise: Synthesise) -> None:
     looked_up = home.body["Parameters"]["InstanceImage"]
-    pinned = synthesise(image="ami-0123456789abcdef0")["Spotrelay"]
+    pinned = synthesise(image="ami-0123456789abcdef0", root_device="/dev/sda1")["Spotrelay"]
 
     assert looked_up["Type"] == "AWS::SSM::Parameter::Value<AWS::EC2::Image::Id>"
     assert "InstanceImage" not in pinned.body["Parameters"]
