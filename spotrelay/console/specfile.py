@@ -36,8 +36,11 @@ def _load(path: Path) -> Any:
     except OSError as error:
         raise InvalidInput(f"it cannot be read: {error.strerror}") from error
     try:
-        return yaml.safe_load(text)
+        data = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise InvalidInput(f"{where}not YAML ({getattr(error, 'problem', None) or error})") from error
+    if data is None:
+        raise InvalidInput("the file is empty: a run spec names at least command and instance_types")
+    return data

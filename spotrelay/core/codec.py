@@ -45,6 +45,48 @@ def from_json(kind: type[T], data: Any, where: str = "") -> T:
     return typing.cast(T, _read(kind, data, where or getattr(kind, "__name__", str(kind))))
 
 
+@dataclasses.dataclass(frozen=True)
+class Mistake:
+    """One reason why a value is not of its kind."""
+
+    path: str
+    text: str  # names the path
+    kind: Any  # what was expected there; None for a key that no version knows
+    value: Any = None
+
+
+def mistakes(kind: Any, data: Any, where: str) -> list[Mistake]:
+    """Every reason why `from_json` would refuse, where it names the first, and every key that it would ignore."""
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        return [] if data is None else mistakes(_inner(kind), data, where)
+    if origin is tuple and isinstance(data, (list, tuple)):
+        item = typing.get_args(kind)[0]
+        return [each for i, entry in enumerate(data) for each in mistakes(item, entry, f"{where}[{i}]")]
+    if origin is dict and isinstance(data, dict):
+        item = typing.get_args(kind)[1]
+        return [each for key, entry in data.items() for each in mistakes(item, entry, f"{where}.{key}")]
+    if dataclasses.is_dataclass(kind) and isinstance(data, dict):
+        return _mistakes_in_fields(typing.cast(type, kind), data, where)
+    try:
+        _read(kind, data, where)
+    except InvalidInput as error:
+        return [Mistake(where, str(error), kind, data)]
+    return []
+
+
+def _mistakes_in_fields(kind: type, data: dict[Any, Any], where: str) -> list[Mistake]:
+    hints = field_types(kind)
+    found = [Mistake(f"{where}.{key}", f"{where}.{key}: unknown", None) for key in data if key not in hints]
+    for field in dataclasses.fields(kind):
+        path = f"{where}.{field.name}"
+        if field.name in data:
+            found += mistakes(hints[field.name], data[field.name], path)
+        elif _required(field):
+            found.append(Mistake(path, f"{path}: missing", hints[field.name]))
+    return found
+
+
 @cache
 def field_types(kind: type) -> dict[str, Any]:
     """Each field's resolved annotation."""
@@ -69,8 +111,15 @@ def _read(kind: Any, data: Any, where: str) -> Any:
 def _read_optional(kind: Any, data: Any, where: str) -> Any:
     if data is None:
         return None
-    inner = [arg for arg in typing.get_args(kind) if arg is not type(None)]
-    return _read(inner[0], data, where)
+    return _read(_inner(kind), data, where)
+
+
+def _inner(optional: Any) -> Any:
+    return next(arg for arg in typing.get_args(optional) if arg is not type(None))
+
+
+def _required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _read_tuple(kind: Any, data: Any, where: str) -> tuple[Any, ...]:
@@ -95,7 +144,7 @@ def _read_dataclass(kind: type, data: Any, where: str) -> Any:
     for field in dataclasses.fields(kind):
         if field.name in data:
             values[field.name] = _read(hints[field.name], data[field.name], f"{where}.{field.name}")
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+        elif _required(field):
             raise InvalidInput(f"{where}.{field.name}: missing")
     return kind(**values)
 
@@ -108,15 +157,21 @@ def _read_scalar(kind: Any, data: Any, where: str) -> Any:
             return datetime.fromisoformat(data).astimezone(UTC)
         if kind is timedelta:
             return timedelta(seconds=data)
-    except (TypeError, ValueError) as error:
-        raise InvalidInput(f"{where}: {data!r} is not a {kind.__name__}") from error
-    if kind is float and isinstance(data, int) and not isinstance(data, bool):
-        return float(data)
+        if kind is float and isinstance(data, int) and not isinstance(data, bool):
+            return float(data)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidInput(f"{where}: {data!r} is not {_choice(kind)}") from error
     if not isinstance(data, kind) or (kind is not bool and isinstance(data, bool)):
         raise InvalidInput(f"{where}: {data!r} is not {_article(kind)}")
     return data
 
 
+def _choice(kind: Any) -> str:
+    if issubclass(kind, Enum):
+        return "one of " + ", ".join(str(each.value) for each in kind)
+    return _article(kind)
+
+
 def _article(kind: Any) -> str:
-    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", timedelta: "a duration"}
     return names.get(kind, f"a {getattr(kind, '__name__', kind)}")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from datetime import timedelta
+from difflib import get_close_matches
 from enum import Enum
-from typing import Any, cast
+from math import isfinite
+from typing import Any, cast, get_args, get_origin
 
-from spotrelay.core.codec import field_types, from_json
+from spotrelay.core.codec import Mistake, field_types, from_json, mistakes
 from spotrelay.core.errors import InvalidInput
 from spotrelay.core.placement import Market, Pool
 
@@ -18,6 +20,16 @@ INSTANCE_TYPE = re.compile(r"^[a-z0-9-]+\.[a-z0-9-]+\Z")
 SECRET = re.compile(r"^(ssm:/?[A-Za-z0-9_./-]+|secretsmanager:[A-Za-z0-9/_+=.@:-]+)\Z")
 IMAGE = re.compile(r"^[a-z0-9./:_-]+@sha256:[0-9a-f]{64}\Z")
 SHA256 = re.compile(r"^[0-9a-f]{64}\Z")
+NUMBER = re.compile(r"^[+-]?[0-9]+(\.[0-9]*)?\Z")
+POWER = re.compile(r"^([+-]?[0-9]+)(\.[0-9]*)?[eE]([+-]?)([0-9]+)\Z")
+
+ROOT = "spec"  # what paths in messages begin with
+STAND_IN: dict[str, Any] = {"command": ["true"], "instance_types": ["g5.xlarge"]}  # for required keys that are missing
+
+MOST_HOURS = 8784  # a leap year
+MOST_DOLLARS = 1e7
+MOST_LAUNCHES = 400  # the run's row names every attempt, and an item holds 400 KB
+LONGEST_INTERVAL_S = 7 * 86_400
 
 
 class NoCheckpoint(Enum):
@@ -81,17 +93,15 @@ def parse_spec(data: Any) -> Spec:
     """
     if not isinstance(data, dict):
         raise InvalidInput("the run spec is a mapping of keys to values; this one is not")
-    unknown = sorted(_unknown_keys(Spec, data, ""))
-    if unknown:
-        known = ", ".join(f.name for f in fields(Spec))
-        raise InvalidInput(f"unknown key in the run spec: {', '.join(unknown)}. Known: {known}")
-    mistakes = _mistakes(Spec, data, "spec")
-    if mistakes:
-        raise InvalidInput("; ".join(mistakes))
-    spec = from_json(Spec, data, "spec")
-    problems = list(_problems(spec))
-    if problems:
-        raise InvalidInput("the run spec cannot work: " + "; ".join(problems))
+    found = mistakes(Spec, data, ROOT)
+    bad = [mistake.path for mistake in found]
+    spec = from_json(Spec, STAND_IN | _usable(Spec, data, bad, ROOT), ROOT)
+    unknown = [each.path.removeprefix(f"{ROOT}.") for each in found if each.kind is None]
+    wrong = [each for each in found if each.kind is not None]
+    problems = [each for each in _problems(spec) if not any(_about(mistake, each) for mistake in wrong)]
+    told = _unknown(unknown) + [each.text + _hint(each) for each in wrong] + problems
+    if told:
+        raise InvalidInput("the run spec cannot work: " + "; ".join(told))
     return spec
 
 
@@ -124,32 +134,67 @@ def interval_bounds(cadence: Cadence) -> tuple[timedelta, timedelta]:
     return timedelta(seconds=cadence.floor_s), timedelta(seconds=cadence.ceiling_s)
 
 
-def _unknown_keys(kind: type, data: dict[str, Any], prefix: str) -> list[str]:
-    hints = field_types(kind)
-    found = [f"{prefix}{key}" for key in data if key not in hints]
-    for key, value in data.items():
-        inner = hints.get(key)
-        if inner is not None and is_dataclass(inner) and isinstance(value, dict):
-            found += _unknown_keys(cast(type, inner), value, f"{prefix}{key}.")
-    return found
+def _usable(kind: type, data: dict[str, Any], bad: list[str], where: str) -> dict[str, Any]:
+    """What of this mapping has the right types, so that its values can be judged beside the mistakes."""
+    kept: dict[str, Any] = {}
+    for name, inner in field_types(kind).items():
+        path = f"{where}.{name}"
+        if name not in data:
+            continue
+        if is_dataclass(inner) and isinstance(data[name], dict):
+            kept[name] = _usable(cast(type, inner), data[name], bad, path)
+        elif not any(each == path or each.startswith((f"{path}.", f"{path}[")) for each in bad):
+            kept[name] = data[name]
+    return kept
 
 
-def _mistakes(kind: type, data: dict[str, Any], where: str) -> list[str]:
-    """Every value of the wrong type and every missing key; `from_json` would stop at the first."""
+def _about(mistake: Mistake, problem: str) -> bool:
+    """Whether a problem speaks of a value that was left out because of this mistake."""
+    path = re.escape(mistake.path.removeprefix(f"{ROOT}."))
+    return re.search(rf"(?<![\w.]){path}(?!\w)", problem) is not None
+
+
+def _unknown(paths: list[str]) -> list[str]:
+    """One line about all unknown keys, with what may have been meant."""
+    if not paths:
+        return []
+    meant = {path: _meant(path) for path in paths}
+    named = ", ".join(f"{path} (did you mean {meant[path]}?)" if meant[path] else path for path in sorted(paths))
+    known = "" if all(meant.values()) else f" (known: {', '.join(_known(Spec, ''))})"
+    return [f"unknown key: {named}{known}"]
+
+
+def _meant(path: str) -> str:
+    known = _known(Spec, "")
+    name = path.rpartition(".")[2]
+    elsewhere = [each for each in known if each.rpartition(".")[2] == name]
+    close = get_close_matches(path, known, 1, 0.8) + get_close_matches(name, known, 1, 0.8)
+    return next(iter(elsewhere + close), "")
+
+
+def _known(kind: type, prefix: str) -> list[str]:
     found = []
-    for each in fields(kind):
-        inner, path = field_types(kind)[each.name], f"{where}.{each.name}"
-        if each.name not in data:
-            if each.default is MISSING and each.default_factory is MISSING:
-                found.append(f"{path}: missing")
-        elif is_dataclass(inner) and isinstance(data[each.name], dict):
-            found += _mistakes(cast(type, inner), data[each.name], path)
-        else:
-            try:
-                from_json(cast(type, inner), data[each.name], path)
-            except InvalidInput as error:
-                found.append(str(error))
+    for name, inner in field_types(kind).items():
+        found += _known(cast(type, inner), f"{prefix}{name}.") if is_dataclass(inner) else [f"{prefix}{name}"]
     return found
+
+
+def _hint(mistake: Mistake) -> str:
+    """What YAML made of what was probably meant; empty where nothing can be guessed."""
+    kind, value = mistake.kind, mistake.value
+    numbers = {int, float} & {kind, *get_args(kind)}
+    if kind is str and isinstance(value, (bool, int, float)):
+        return ": quote it"
+    if numbers and isinstance(value, str):
+        power = POWER.match(value)
+        if power:
+            whole, fraction, sign, exponent = power.groups()
+            number = f"{whole}{fraction or '.0'}e{sign or '+'}{exponent}"
+            return f": without a point and a sign YAML reads a text; write {number}"
+        return ": leave the quotes away" if NUMBER.match(value) else ""
+    if get_origin(kind) is tuple and isinstance(value, str):
+        return f": write [{', '.join(value.split())}]"
+    return ""
 
 
 def _problems(spec: Spec) -> list[str]:
@@ -181,23 +226,35 @@ def _problems(spec: Spec) -> list[str]:
 def _limit_problems(spec: Spec) -> list[str]:
     found = []
     limits, cadence = spec.limits, spec.cadence
-    positive = {
-        "limits.max_launches": limits.max_launches,
-        "limits.max_failures": limits.max_failures,
-        "limits.max_hours": limits.max_hours,
-        "limits.max_dollars": limits.max_dollars,
-        "cadence.floor_s": cadence.floor_s,
-        "cadence.ceiling_s": cadence.ceiling_s,
-        "cadence.every_s": cadence.every_s,
-        "cadence.every_steps": cadence.every_steps,
+    bounds: dict[str, tuple[float | None, float | None]] = {  # value, and the most that it may be
+        "limits.max_launches": (limits.max_launches, MOST_LAUNCHES),
+        "limits.max_failures": (limits.max_failures, None),
+        "limits.max_hours": (limits.max_hours, MOST_HOURS),
+        "limits.max_dollars": (limits.max_dollars, MOST_DOLLARS),
+        "cadence.floor_s": (cadence.floor_s, LONGEST_INTERVAL_S),
+        "cadence.ceiling_s": (cadence.ceiling_s, LONGEST_INTERVAL_S),
+        "cadence.every_s": (cadence.every_s, LONGEST_INTERVAL_S),
+        "cadence.every_steps": (cadence.every_steps, None),
+        **{f"limits.on_demand_prices.{kind}": (price, None) for kind, price in limits.on_demand_prices.items()},
     }
-    found += [f"{name} must be above zero" for name, value in positive.items() if value is not None and not value > 0]
-    prices = limits.on_demand_prices.items()
-    found += [f"limits.on_demand_prices.{kind} must be above zero" for kind, price in prices if not price > 0]
-    if spec.on_demand and limits.max_dollars is not None and not limits.on_demand_prices:
-        found.append("on_demand with limits.max_dollars needs limits.on_demand_prices: EC2 tells no on-demand price")
+    for name, (value, most) in bounds.items():
+        found += [] if value is None else _bound_problems(name, value, most)
+    missing = [kind for kind in spec.instance_types if kind not in limits.on_demand_prices]
+    if spec.on_demand and limits.max_dollars is not None and missing:
+        found.append(
+            "on_demand with limits.max_dollars needs limits.on_demand_prices for every type, since EC2 tells no "
+            f"on-demand price; missing: {', '.join(missing)}"
+        )
     if cadence.floor_s > cadence.ceiling_s:
         found.append("cadence.floor_s is above cadence.ceiling_s")
     if cadence.every_s is not None and cadence.every_steps is not None:
         found.append("cadence: every_s and every_steps exclude each other")
     return found
+
+
+def _bound_problems(name: str, value: float, most: float | None) -> list[str]:
+    if not isinstance(value, int) and not isfinite(value):
+        return [f"{name} must be a finite number"]
+    if not value > 0:
+        return [f"{name} must be above zero"]
+    return [f"{name} must not be above {most:g}"] if most is not None and value > most else []

@@ -30,7 +30,7 @@ from spotrelay.core.notice import (
 from spotrelay.core.placement import FailureScope, Market, Pool, Refusal, Rung
 from spotrelay.core.ports import LaunchAnswer, Machine
 from spotrelay.core.run import Run
-from spotrelay.core.spec import Cadence, Limits, NoCheckpoint, Spec
+from spotrelay.core.spec import MOST_DOLLARS, MOST_HOURS, MOST_LAUNCHES, Cadence, Limits, NoCheckpoint, Spec
 from spotrelay.testing.clock import START
 from spotrelay.testing.faults import Fault
 
@@ -91,10 +91,10 @@ def specs() -> st.SearchStrategy[Spec]:
         setup=st.lists(st.lists(texts, min_size=1, max_size=3).map(tuple), max_size=2).map(tuple),
         limits=st.builds(
             Limits,
-            max_launches=st.integers(1, 100),
+            max_launches=st.integers(1, MOST_LAUNCHES),
             max_failures=st.integers(1, 5),
-            max_hours=st.floats(0.5, 1000),
-            max_dollars=st.none() | st.floats(0.5, 1000),
+            max_hours=st.floats(0.5, MOST_HOURS),
+            max_dollars=st.none() | st.floats(0.5, MOST_DOLLARS),
             on_demand_prices=st.just(dict.fromkeys(TYPES, 1.0)),
         ),
         cadence=st.builds(Cadence, floor_s=st.floats(1, 60), ceiling_s=st.floats(60, 3600)),

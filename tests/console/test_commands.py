@@ -91,6 +91,8 @@ def test_an_id_that_is_taken_is_refused(plane: Plane, spotrelay: Call, spec: Pat
     [
         ("command: [python\ninstance_types: [g5.xlarge]", ("line 2",)),
         ("just words", ("mapping",)),
+        ("# nothing yet", ("the file is empty",)),
+        ("command: [x]\ninstance_types: [y.z]\nenv: {LR: 0.1}\nlimits: {max_dollars: 1e3}", ("quote it", "1.0e+3")),
         ("command: []\ninstance_types: [nonsense]\nlimits: {max_launches: 0}", ("command", "nonsense", "max_launches")),
         ("comand: [x]\ninstance_typs: [y]", ("comand", "instance_typs")),
         ("command: run.sh\ninstance_types: 7\nfailover: maybe", ("spec.command", "spec.instance_types", "failover")),
