@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from handlers.control import ControlPlane
 from handlers.sweep import SweepFailed
-from spotrelay.core.checkpoint import Checkpoint, CheckpointId, Commit, decode_manifest
+from spotrelay.core.checkpoint import Checkpoint, CheckpointId, Commit, Verdict, decode_manifest
 from spotrelay.core.errors import Fenced, Missing, SpotrelayError
 from spotrelay.core.facts import CancelRequested
 from spotrelay.core.live import ExitReport
@@ -30,7 +31,7 @@ class History:
 
     def __init__(self, max_launches: int = 100) -> None:
         self.max_launches = max_launches
-        self.harmed_at: dict[CheckpointId, datetime] = {}
+        self.harmed: dict[CheckpointId, Verdict | None] = {}  # and the verdict that stood at that moment
         self.world = World()
         self.trainers: dict[str, Trainer] = {}
         self.paused: set[str] = set()  # machines that EC2 calls gone while their process may wake again
@@ -38,6 +39,8 @@ class History:
         self.noticed: set[str] = set()
         self.lost: set[str] = set()
         self.cancelled = False
+        self._script: Iterator[Fault] = iter(())
+        self._machines = faulty(self.world.machines, self._draw)  # one for all: it knows what it has answered before
         self.world.submit(RUN, replace(SPEC, limits=Limits(max_launches, max_failures=1000)))
 
     @property
@@ -47,20 +50,27 @@ class History:
     # what the control plane is made to do
 
     def plane(self, faults: list[Fault]) -> ControlPlane:
-        """The control plane with these faults, one for each call of any port, in order."""
-        script = iter(faults)
+        """The control plane with these faults, one for each call of any port, in order.
+
+        Only EC2 answers stale: the table and S3 are read consistently.
+        """
+        self._script = iter(faults)
 
         def draw(method: str) -> Fault:
-            return next(script, Fault.NONE)
+            fault = self._draw(method)
+            return Fault.NONE if fault is Fault.STALE else fault
 
         plane = self.world.plane
         return replace(
             plane,
             store=faulty(plane.store, draw),
             objects=faulty(plane.objects, draw),
-            machines=faulty(plane.machines, draw),
+            machines=self._machines,
             publisher=faulty(plane.publisher, draw),
         )
+
+    def _draw(self, method: str) -> Fault:
+        return next(self._script, Fault.NONE)
 
     def deliver(self, event: dict[str, Any], faults: list[Fault]) -> None:
         """One event through the real function; a crash of it is SQS's to repeat or the sweep's to mend."""
@@ -76,6 +86,10 @@ class History:
         with contextlib.suppress(Crash, SweepFailed):
             self.world.sweep(plane=self.plane(faults))
         self._meet_machines()
+
+    def skew(self, by: timedelta) -> None:
+        """The next handler runs where the clock is fast or slow by so much."""
+        self.world.clock.advance(by)
 
     def outage(self, minutes: int) -> None:
         """Nobody reaches the table for so long; then the sweep is there before the first heartbeat."""
@@ -117,7 +131,7 @@ class History:
             if self.whole(commit):
                 manifest = decode_manifest(self.world.objects.get(commit.manifest_key))
                 self.world.objects.remove(manifest.shards[0].key)
-                self.harmed_at[commit.id] = self.world.clock.now()
+                self.harmed[commit.id] = self.checkpoint(str(commit.id)).verdict
                 return
 
     def crash_program(self, trainer: Trainer) -> None:
