@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -12,7 +13,7 @@ from spotrelay.aws import fleet
 from spotrelay.aws.clients import Clients
 from spotrelay.aws.clock import SystemClock
 from spotrelay.aws.error_codes import SERVER, STALE_CREDENTIALS, scope_of
-from spotrelay.aws.failures import FAILURES, LOOK_AT_CREDENTIALS, Kind, code_of, failed_read, kind_of
+from spotrelay.aws.failures import FAILURES, LOOK_AT_CREDENTIALS, NO_CREDENTIALS, Kind, code_of, failed_read, kind_of
 from spotrelay.aws.places import Places
 from spotrelay.core.errors import Contention, OutcomeUnknown, SpotrelayError, Unavailable
 from spotrelay.core.notice import InstanceState
@@ -22,6 +23,7 @@ from spotrelay.core.ports import Clock, LaunchAnswer, Machine
 NOT_FOUND = frozenset({"InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed"})
 STARTED = ("pending", "running")
 FILTER_VALUES = 200  # that one filter of DescribeInstances takes
+SIGHTINGS = 10_000  # machines whose region is remembered
 
 
 class Ec2Machines:
@@ -36,23 +38,26 @@ class Ec2Machines:
         self._places = places
         self._stack = stack
         self._clock = clock or SystemClock()
-        self._seen_in: dict[str, str] = {}  # instance id to region; a hint, never a truth
+        self._seen = _Sightings(SIGHTINGS)
 
     def prepare(self, run_id: str, generation: int, launch: int, rung: Rung) -> dict[str, Any]:
         """The exact request, ClientToken and tags included, ready to be stored and sent."""
         return fleet.prepare(self._places, self._stack, run_id, generation, launch, rung)
 
-    def launch(self, request: Mapping[str, Any], now: datetime) -> LaunchAnswer:
-        """Send a prepared request, exactly once."""
+    def launch(self, request: Mapping[str, Any], now: datetime, *, first: bool = False) -> LaunchAnswer:
+        """Send a prepared request, exactly once; a region out of reach refuses what nobody sent before."""
         region = str(request["Region"])
         doing = f"launching {request['CreateFleet']['ClientToken']} in {region}"
         try:
             answer = self._clients.launcher(region).create_fleet(**request["CreateFleet"])
         except FAILURES as error:
+            if first and _was_not_sent(error):
+                why = f"{region} could not be reached, nothing was sent: {error}"
+                return fleet.refused_whole(request, FailureScope.REGION, code_of(error), why, now)
             return self._refused(error, request, now, doing)
         found = fleet.read_answer(answer, request, now)
         if found.instance_id is not None:
-            self._seen_in[found.instance_id] = region
+            self._seen.note(found.instance_id, region)
         return found
 
     def find(self, run_id: str, launch: int) -> Machine | None:
@@ -62,28 +67,40 @@ class Ec2Machines:
             "tag:spotrelay:run": [run_id],
             "tag:spotrelay:launch": [str(launch)],
         }
-        found = list(self._described(wanted, f"looking for the machine of run {run_id}, launch {launch}"))
+        found: list[Machine] = []
+        try:
+            found.extend(self._described(wanted, f"looking for the machine of run {run_id}, launch {launch}"))
+        except SpotrelayError:
+            if all(machine.state.is_over for machine in found):
+                raise
         return min(found, key=lambda machine: machine.state.is_over, default=None)
 
-    def states(self, instance_ids: tuple[str, ...]) -> dict[str, InstanceState]:
-        """EC2's state of each; GONE for one that no region knows."""
-        states = dict.fromkeys(instance_ids, InstanceState.GONE)
-        for start in range(0, len(instance_ids), FILTER_VALUES):
-            some = instance_ids[start : start + FILTER_VALUES]
-            # a filter, unlike InstanceIds, leaves out what it does not know instead of failing
-            for machine in self._described({"instance-id": list(some)}, f"looking at {', '.join(some[:3])}"):
-                states[machine.instance_id] = machine.state
-        return states
+    def states(self, instance_ids: tuple[str, ...], where: Mapping[str, str] | None = None) -> dict[str, InstanceState]:
+        """EC2's state of each; GONE for one that no region knows; one that may be out of reach is left out."""
+        found: dict[str, InstanceState] = {}
+        unknown: set[str] = set()
+        silent: list[SpotrelayError] = []
+        for region, wanted in self._by_region(instance_ids, where or {}).items():
+            try:
+                for machine in self._look_at(wanted, region):
+                    found[machine.instance_id] = machine.state
+            except SpotrelayError as error:
+                silent.append(error)
+                unknown.update(wanted)
+        known = {i: found.get(i, InstanceState.GONE) for i in instance_ids if i in found or i not in unknown}
+        if silent and not known:
+            raise _one_of(silent)
+        return known
 
     def managed(self) -> Iterator[Machine]:
-        """Every machine with our tag that is pending or running."""
+        """Every machine with our tag that is pending or running; what did not answer is told at the end."""
         wanted = {"tag:spotrelay:managed": [self._stack], "instance-state-name": list(STARTED)}
         return self._described(wanted, "looking for machines with our tag")
 
     def terminate(self, instance_id: str) -> None:
         """End a machine. Harmless when it is already gone."""
         refused: Exception | None = None
-        for region in self._regions(self._seen_in.get(instance_id)):
+        for region in self._regions(self._seen.region_of(instance_id)):
             try:
                 self._clients.client("ec2", region).terminate_instances(InstanceIds=[instance_id])
                 return
@@ -97,9 +114,16 @@ class Ec2Machines:
         """Dollars an hour of the Spot pools; EC2 tells no on-demand prices."""
         spot = [pool for pool in pools if pool.market == Market.SPOT.value]
         prices: dict[Pool, float] = {}
-        for region in sorted({pool.region for pool in spot}):
+        regions = sorted({pool.region for pool in spot})
+        silent: list[SpotrelayError] = []
+        for region in regions:
             types = sorted({pool.instance_type for pool in spot if pool.region == region})
-            prices |= self._spot_prices(region, types)
+            try:
+                prices |= self._spot_prices(region, types)
+            except SpotrelayError as error:
+                silent.append(error)
+        if silent and len(silent) == len(regions):
+            raise _one_of(silent)
         return {pool: prices[pool] for pool in spot if pool in prices}
 
     def _refused(self, error: Exception, request: Mapping[str, Any], now: datetime, doing: str) -> LaunchAnswer:
@@ -118,22 +142,47 @@ class Ec2Machines:
     def _regions(self, first: str | None = None) -> list[str]:
         return sorted(self._places.regions, key=lambda region: region != first)
 
+    def _by_region(self, instance_ids: tuple[str, ...], where: Mapping[str, str]) -> dict[str, list[str]]:
+        """Whom to ask about which machine: one region where it is known, each of them where not."""
+        asked: dict[str, list[str]] = {}
+        for instance_id in instance_ids:
+            home = where.get(instance_id) or self._seen.region_of(instance_id)
+            for region in [home] if home in self._places.regions else self._regions():
+                asked.setdefault(str(region), []).append(instance_id)
+        return asked
+
+    def _look_at(self, instance_ids: list[str], region: str) -> Iterator[Machine]:
+        for start in range(0, len(instance_ids), FILTER_VALUES):
+            some = instance_ids[start : start + FILTER_VALUES]
+            # a filter, unlike InstanceIds, leaves out what it does not know instead of failing
+            yield from self._described_in(region, {"instance-id": some}, f"looking at {', '.join(some[:3])}")
+
     def _described(self, wanted: Mapping[str, list[str]], doing: str) -> Iterator[Machine]:
-        filters = [{"Name": name, "Values": values} for name, values in wanted.items()]
+        """Machines of every region that answers; then the error of those that do not."""
+        silent: list[SpotrelayError] = []
         for region in self._regions():
-            more: dict[str, str] = {}
-            while True:
-                try:
-                    page = self._clients.client("ec2", region).describe_instances(Filters=filters, **more)
-                except FAILURES as error:
-                    raise failed_read(error, f"{doing} in {region}") from error
-                for reservation in page["Reservations"]:
-                    for instance in reservation["Instances"]:
-                        self._seen_in[instance["InstanceId"]] = region
-                        yield fleet.read_machine(instance, region)
-                if not page.get("NextToken"):
-                    break
-                more = {"NextToken": page["NextToken"]}
+            try:
+                yield from self._described_in(region, wanted, doing)
+            except SpotrelayError as error:
+                silent.append(error)
+        if silent:
+            raise _one_of(silent)
+
+    def _described_in(self, region: str, wanted: Mapping[str, list[str]], doing: str) -> Iterator[Machine]:
+        filters = [{"Name": name, "Values": values} for name, values in wanted.items()]
+        more: dict[str, str] = {}
+        while True:
+            try:
+                page = self._clients.client("ec2", region).describe_instances(Filters=filters, **more)
+            except FAILURES as error:
+                raise failed_read(error, f"{doing} in {region}") from error
+            for reservation in page["Reservations"]:
+                for instance in reservation["Instances"]:
+                    self._seen.note(instance["InstanceId"], region)
+                    yield fleet.read_machine(instance, region)
+            if not page.get("NextToken"):
+                return
+            more = {"NextToken": page["NextToken"]}
 
     def _spot_prices(self, region: str, types: list[str]) -> dict[Pool, float]:
         try:
@@ -147,6 +196,41 @@ class Ec2Machines:
             raise failed_read(error, f"asking for Spot prices in {region}") from error
         rows.sort(key=lambda row: row["Timestamp"])  # the newest of a pool comes last and stays
         return {Pool(region, row["AvailabilityZone"], row["InstanceType"]): float(row["SpotPrice"]) for row in rows}
+
+
+class _Sightings:
+    """In which region a machine was seen, which never changes; the oldest are forgotten. Thread-safe."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._regions: dict[str, str] = {}  # oldest first
+
+    def note(self, instance_id: str, region: str) -> None:
+        with self._lock:
+            self._regions.pop(instance_id, None)
+            self._regions[instance_id] = region
+            if len(self._regions) > self._most:
+                del self._regions[next(iter(self._regions))]
+
+    def region_of(self, instance_id: str) -> str | None:
+        with self._lock:
+            return self._regions.get(instance_id)
+
+
+def _one_of(errors: list[SpotrelayError]) -> SpotrelayError:
+    """One error for several regions; a throttle alone may be tried again at once."""
+    if len(errors) == 1:
+        return errors[0]
+    kind = Contention if all(isinstance(error, Contention) for error in errors) else Unavailable
+    one = kind("; ".join(dict.fromkeys(str(error) for error in errors)))
+    one.__cause__ = errors[0]
+    return one
+
+
+def _was_not_sent(error: Exception) -> bool:
+    """Whether this failure proves that the request never left: no connection, or nothing to sign it with."""
+    return kind_of(error) is Kind.UNREACHED or isinstance(error, NO_CREDENTIALS)
 
 
 def _unclear(error: Exception, doing: str) -> SpotrelayError | None:

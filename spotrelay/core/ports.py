@@ -218,27 +218,49 @@ class Machines(Protocol):
         """The exact request, ClientToken and tags included, ready to be stored and sent. Pure."""
         ...
 
-    def launch(self, request: Mapping[str, Any], now: datetime) -> LaunchAnswer:
+    def launch(self, request: Mapping[str, Any], now: datetime, *, first: bool = False) -> LaunchAnswer:
         """Send a prepared request. The same request always means the same machine.
 
         No machine in the answer means that every pool refused, each with its scope.
 
+        Args:
+            first: nobody can have sent this request before. Only then is a region that cannot be
+                reached a refusal, of scope REGION: an earlier sending may have made a machine there.
+
         Raises:
             OutcomeUnknown: no clear answer; send the same request again.
+            Unavailable: not sent this time, and it may have been before; send the same request again.
             Contention: throttled before anything happened; send the same request later.
         """
         ...
 
     def find(self, run_id: str, launch: int) -> Machine | None:
-        """The machine that this launch made, by its tags, if EC2 shows one."""
+        """The machine that this launch made, by its tags, if EC2 shows one.
+
+        Raises:
+            Unavailable, Contention: none is shown, and a region that may have one did not answer.
+        """
         ...
 
-    def states(self, instance_ids: tuple[str, ...]) -> dict[str, InstanceState]:
-        """EC2's state of each; GONE for one it does not know."""
+    def states(self, instance_ids: tuple[str, ...], where: Mapping[str, str] | None = None) -> dict[str, InstanceState]:
+        """EC2's state of each; GONE for one it does not know.
+
+        One that may be in a region that does not answer is left out: nothing is known of it.
+
+        Args:
+            where: regions by instance id, as far as the caller knows them; no other is asked.
+
+        Raises:
+            Unavailable, Contention: nothing is known of any of them.
+        """
         ...
 
     def managed(self) -> Iterator[Machine]:
-        """Every machine with our tag that is pending or running."""
+        """Every machine with our tag that is pending or running.
+
+        Raises:
+            Unavailable, Contention: at the very end, naming the regions that did not answer.
+        """
         ...
 
     def terminate(self, instance_id: str) -> None:
@@ -246,7 +268,11 @@ class Machines(Protocol):
         ...
 
     def prices(self, pools: tuple[Pool, ...]) -> dict[Pool, float]:
-        """Dollars an hour of the pools whose price is known."""
+        """Dollars an hour of the pools whose price is known.
+
+        Raises:
+            Unavailable, Contention: no region gave an answer.
+        """
         ...
 
 

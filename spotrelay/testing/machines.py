@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from spotrelay.core.codec import from_json, to_json
-from spotrelay.core.errors import Contention, InvalidInput
+from spotrelay.core.errors import Contention, InvalidInput, Unavailable
 from spotrelay.core.notice import InstanceState
 from spotrelay.core.placement import FailureScope, Pool, Refusal, Rung
 from spotrelay.core.ports import LaunchAnswer, Machine
@@ -61,6 +61,7 @@ class MemoryMachines:
         self._tokens: dict[str, tuple[dict[str, Any], LaunchAnswer]] = {}
         self._machines: dict[str, Machine] = {}
         self._hidden: set[str] = set()
+        self._cut: set[str] = set()  # regions out of reach
         self.requests: list[dict[str, Any]] = []  # every launch request received, refused ones too
         self.throttled = 0  # launch requests that the rate refused
         self.terminations: list[str] = []  # ids asked to end, in order
@@ -75,11 +76,13 @@ class MemoryMachines:
             "Pools": [to_json(pool) for pool in rung.pools],
         }
 
-    def launch(self, request: Mapping[str, Any], now: datetime) -> LaunchAnswer:
+    def launch(self, request: Mapping[str, Any], now: datetime, *, first: bool = False) -> LaunchAnswer:
         """Send a prepared request."""
         wanted = dict(request)
         pools = tuple(from_json(Pool, pool) for pool in wanted["Pools"])
         with self._lock:
+            if pools[0].region in self._cut:
+                return _not_sent(pools, now, first)
             if self._rate is not None and not self._rate.allows(now):
                 self.throttled += 1
                 raise Contention("EC2 answers RequestLimitExceeded: send the same request later")
@@ -96,30 +99,46 @@ class MemoryMachines:
         """The machine that this launch made, if EC2 shows one."""
         with self._lock:
             shown = [self._machines[i] for i in self._shown()]
-        return next((m for m in shown if (m.run_id, m.launch) == (run_id, launch)), None)
+            mine = next((m for m in shown if (m.run_id, m.launch) == (run_id, launch)), None)
+            if mine is None:
+                self._need(self._cut)
+            return mine
 
-    def states(self, instance_ids: tuple[str, ...]) -> dict[str, InstanceState]:
-        """EC2's state of each; GONE for one it does not know."""
+    def states(self, instance_ids: tuple[str, ...], where: Mapping[str, str] | None = None) -> dict[str, InstanceState]:
+        """EC2's state of each; GONE for one it does not know; one that may be out of reach is left out."""
         with self._lock:
             shown = self._shown()
-            return {i: self._machines[i].state if i in shown else InstanceState.GONE for i in instance_ids}
+            known = {
+                i: self._machines[i].state if i in shown else InstanceState.GONE
+                for i in instance_ids
+                if i in shown or not self._may_be_cut_off(i, where or {})
+            }
+            if instance_ids and not known:
+                self._need(self._cut)
+            return known
 
     def managed(self) -> Iterator[Machine]:
         """Every machine that is pending or running."""
         with self._lock:
             found = [self._machines[i] for i in self._shown() if not self._machines[i].state.is_over]
-        return iter(found)
+        yield from found
+        self._need(self._cut)
 
     def terminate(self, instance_id: str) -> None:
         """End a machine. Harmless when it is already gone."""
         with self._lock:
+            machine = self._machines.get(instance_id)
+            self._need(self._cut & {machine.pool.region} if machine else self._cut)
             self.terminations.append(instance_id)
-            if instance_id in self._machines:
+            if machine is not None:
                 self.set_state(instance_id, InstanceState.TERMINATED)
 
     def prices(self, pools: tuple[Pool, ...]) -> dict[Pool, float]:
         """Dollars an hour; the same for every pool."""
-        return {pool: self._price for pool in pools}
+        told = {pool: self._price for pool in pools if pool.region not in self._cut}
+        if pools and not told:
+            self._need(self._cut)
+        return told
 
     # what EC2 does by itself
 
@@ -152,6 +171,11 @@ class MemoryMachines:
         with self._lock:
             (self._hidden.add if hidden else self._hidden.discard)(instance_id)
 
+    def cut_off(self, region: str, cut: bool = True) -> None:
+        """Let a region be out of reach: no request to it is sent, and its machines go on."""
+        with self._lock:
+            (self._cut.add if cut else self._cut.discard)(region)
+
     def adopt(self, machine: Machine) -> None:
         """Let a machine exist that no launch of this object made."""
         with self._lock:
@@ -171,7 +195,14 @@ class MemoryMachines:
     # beneath
 
     def _shown(self) -> list[str]:
-        return [i for i in self._machines if i not in self._hidden]
+        return [i for i, m in self._machines.items() if i not in self._hidden and m.pool.region not in self._cut]
+
+    def _may_be_cut_off(self, instance_id: str, where: Mapping[str, str]) -> bool:
+        return where[instance_id] in self._cut if instance_id in where else bool(self._cut)
+
+    def _need(self, regions: set[str]) -> None:
+        if regions:
+            raise Unavailable(f"{', '.join(sorted(regions))}: no answer; try again later")
 
     def _fill(self, request: dict[str, Any], pools: tuple[Pool, ...], now: datetime) -> LaunchAnswer:
         refusals: list[Refusal] = []
@@ -202,6 +233,14 @@ class MemoryMachines:
             now,
         )
         return instance_id
+
+
+def _not_sent(pools: tuple[Pool, ...], now: datetime, first: bool) -> LaunchAnswer:
+    said = f"{pools[0].region} could not be reached, nothing was sent"
+    if not first:
+        raise Unavailable(said)
+    code = "EndpointConnectionError"
+    return LaunchAnswer(None, None, tuple(Refusal(pool, FailureScope.REGION, code, said, now) for pool in pools))
 
 
 def _mismatch(pools: tuple[Pool, ...], now: datetime) -> LaunchAnswer:

@@ -11,6 +11,15 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import (
+    ConnectionClosedError,
+    ConnectTimeoutError,
+    CredentialRetrievalError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    ReadTimeoutError,
+    SSLError,
+)
 from botocore.stub import ANY, Stubber
 from moto import mock_aws
 
@@ -23,7 +32,7 @@ from spotrelay.core.placement import FailureScope, Pool, Rung
 from spotrelay.core.ports import LaunchAnswer
 from spotrelay.testing import ManualClock
 from spotrelay.testing.contracts.samples import NOON
-from tests.aws.wire import lose_requests, no_connection
+from tests.aws.wire import lose_requests, no_connection, no_endpoint
 
 HOME, AWAY = "us-east-1", "eu-west-1"
 PLACES = Places(
@@ -110,6 +119,56 @@ def test_a_launch_without_a_connection_was_not_sent(machines: Ec2Machines, offli
 
     with pytest.raises(Unavailable, match="nothing was sent"):
         launch(machines)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectTimeoutError(endpoint_url="https://ec2"),
+        EndpointConnectionError(endpoint_url="https://ec2"),
+        NoCredentialsError(),
+        CredentialRetrievalError(provider="x", error_msg="y"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_region_out_of_reach_refuses_the_first_sending_and_no_other(
+    machines: Ec2Machines, offline: Clients, error: Exception
+) -> None:
+    fail(offline.launcher(HOME), error)
+    request = machines.prepare("r1", 1, 1, Rung((A, B), "test"))
+
+    answer = machines.launch(request, NOON, first=True)
+
+    assert [(r.pool, r.scope, r.code) for r in answer.refusals] == [
+        (pool, FailureScope.REGION, type(error).__name__) for pool in (A, B)
+    ]
+    with pytest.raises(Unavailable, match=r"r1\.1\.1"):  # an earlier sending may have made a machine
+        machines.launch(request, NOON)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ReadTimeoutError(endpoint_url="https://ec2"),
+        ConnectionClosedError(endpoint_url="https://ec2"),
+        SSLError(endpoint_url="https://ec2", error=OSError("x")),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_may_have_been_sent_is_unknown_also_the_first_time(
+    machines: Ec2Machines, offline: Clients, error: Exception
+) -> None:
+    fail(offline.launcher(HOME), error)
+
+    with pytest.raises(OutcomeUnknown):
+        machines.launch(machines.prepare("r1", 1, 1, Rung((A,), "test")), NOON, first=True)
+
+
+def fail(client: Any, error: Exception) -> None:
+    def refuse(**_: Any) -> None:
+        raise error
+
+    client.meta.events.register("before-call", refuse)
 
 
 def test_a_request_that_the_sdk_refuses_is_a_matter_of_configuration(machines: Ec2Machines) -> None:
@@ -206,8 +265,71 @@ def test_a_region_that_does_not_answer_makes_nobody_gone(machines: Ec2Machines, 
 def test_a_throttled_look_is_not_an_answer(machines: Ec2Machines, offline: Clients) -> None:
     throttled = saying(offline.client("ec2", HOME), "describe_instances", "RequestLimitExceeded", 503)
 
-    with throttled, pytest.raises(Contention):
+    with throttled, Stubber(offline.client("ec2", AWAY)) as away, pytest.raises(Contention):
+        away.add_response("describe_instances", described())
         machines.find("r1", 1)
+
+
+def test_machines_of_other_regions_are_told_of_before_the_region_that_does_not_answer(
+    machines: Ec2Machines, offline: Clients
+) -> None:
+    first, second = PLACES.regions
+    no_endpoint(offline.client("ec2", first))
+    found: list[str] = []
+    with Stubber(offline.client("ec2", second)) as other, pytest.raises(Unavailable, match=f"in {first}"):
+        other.add_response("describe_instances", described(instance(1)))
+
+        found.extend(machine.instance_id for machine in machines.managed())
+
+    assert found == ["i-00000000000000001"]
+
+
+def test_every_region_that_did_not_answer_is_named(machines: Ec2Machines, offline: Clients) -> None:
+    for region in PLACES.regions:
+        no_endpoint(offline.client("ec2", region))
+
+    with pytest.raises(Unavailable, match=f"in {HOME}.*in {AWAY}"):
+        list(machines.managed())
+
+
+def test_only_the_region_in_which_a_machine_was_seen_is_asked_about_it(machines: Ec2Machines, offline: Clients) -> None:
+    with Stubber(offline.client("ec2", HOME)) as home, Stubber(offline.client("ec2", AWAY)) as away:
+        home.add_response("describe_instances", described(instance(1)))
+        away.add_response("describe_instances", described())
+        list(machines.managed())
+    no_endpoint(offline.client("ec2", AWAY))
+    with Stubber(offline.client("ec2", HOME)) as home:
+        home.add_response("describe_instances", described())
+
+        assert machines.states(("i-00000000000000001",)) == {"i-00000000000000001": InstanceState.GONE}
+
+
+def test_of_the_machines_ever_seen_only_so_many_are_remembered(
+    offline: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spotrelay.aws.machines.SIGHTINGS", 2)
+    machines = Ec2Machines(offline, Places({HOME: PLACES.regions[HOME]}), "Spotrelay")
+    with Stubber(offline.client("ec2", HOME)) as home:
+        home.add_response("describe_instances", described(*map(instance, (1, 2, 1, 3))))
+        list(machines.managed())
+
+    seen = [machines._seen.region_of(f"i-{number:017x}") for number in (1, 2, 3)]
+
+    assert seen == [HOME, None, HOME]
+
+
+def test_prices_of_a_region_out_of_reach_are_not_known_and_the_others_are(
+    machines: Ec2Machines, offline: Clients
+) -> None:
+    abroad = Pool(AWAY, "eu-west-1a", "g5.xlarge")
+    no_endpoint(offline.client("ec2", AWAY))
+    with Stubber(offline.client("ec2", HOME)) as home:
+        row = {"AvailabilityZone": A.zone, "InstanceType": "g5.xlarge", "SpotPrice": "0.5", "Timestamp": NOON}
+        home.add_response("describe_spot_price_history", {"SpotPriceHistory": [row]})
+
+        assert machines.prices((A, abroad)) == {A: 0.5}
+    with pytest.raises(Unavailable, match=AWAY):
+        machines.prices((abroad,))
 
 
 def test_a_machine_is_ended_in_the_region_that_knows_it(machines: Ec2Machines, offline: Clients) -> None:

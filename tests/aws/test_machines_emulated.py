@@ -19,11 +19,11 @@ from spotrelay.core.placement import FailureScope, Pool, Rung
 from spotrelay.localcloud.client import LocalCloud
 from spotrelay.testing.contracts.machines import Ec2UnderTest, MachinesContract, launched
 from spotrelay.testing.contracts.samples import NOON, new_id
-from tests.aws.wire import count, lose_replies
+from tests.aws.wire import count, lose_replies, no_endpoint
 
 pytestmark = pytest.mark.loop
 
-REGION = "us-east-1"
+REGION, AWAY = "us-east-1", "eu-west-1"
 USER_DATA = base64.b64encode(b"#!/bin/bash\ntime_scale=1\nexec sleep 600\n").decode()
 
 
@@ -46,7 +46,8 @@ def places(cloud: LocalCloud) -> Places:
     template = ec2.create_launch_template(
         LaunchTemplateName="contract", LaunchTemplateData={"ImageId": "ami-0123456789abcdef0", "UserData": USER_DATA}
     )["LaunchTemplate"]
-    return Places({REGION: Place(template["LaunchTemplateId"], str(template["LatestVersionNumber"]), subnets)})
+    here = Place(template["LaunchTemplateId"], str(template["LatestVersionNumber"]), subnets)
+    return Places({REGION: here, AWAY: Place("lt-0away", "1", {f"{AWAY}a": "subnet-0a"})})
 
 
 @pytest.fixture
@@ -68,12 +69,16 @@ def _id(instance: dict[str, Any]) -> str:
 @pytest.fixture
 def ec2(cloud: LocalCloud, places: Places, ours: Clients) -> Ec2UnderTest:
     machines = Ec2Machines(ours, places, "Spotrelay")
-    pools = tuple(Pool(region, zone, "g5.xlarge") for region, zone in places.zones)
+    pools = tuple(Pool(region, zone, "g5.xlarge") for region, zone in places.zones if region == REGION)
 
     def refuse(pool: Pool, code: str) -> None:
         cloud.refuse({"zone": pool.zone, "instance_type": pool.instance_type}, code)
 
-    return Ec2UnderTest(machines, pools, refuse)
+    def cut_off(region: str) -> None:
+        for client in (ours.client("ec2", region), ours.launcher(region)):
+            no_endpoint(client)
+
+    return Ec2UnderTest(machines, pools, refuse, Pool(AWAY, f"{AWAY}a", "g5.xlarge"), cut_off)
 
 
 class TestEc2Machines(MachinesContract):
@@ -147,7 +152,7 @@ def test_an_on_demand_machine_is_told_from_a_spot_one(ec2: Ec2UnderTest) -> None
     pools = tuple(replace(pool, market="on-demand") for pool in ec2.pools)
     run_id = new_id()
 
-    answer = launched(Ec2UnderTest(ec2.machines, pools, ec2.refuse), run_id)
+    answer = launched(replace(ec2, pools=pools), run_id)
 
     found = ec2.machines.find(run_id, 1)
     assert found is not None and found.pool == answer.pool

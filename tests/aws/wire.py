@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from botocore.awsrequest import AWSRequest
-from botocore.exceptions import ConnectTimeoutError, ReadTimeoutError
+from botocore.exceptions import ConnectTimeoutError, EndpointConnectionError, ReadTimeoutError
 
 
 @dataclass
@@ -45,6 +45,15 @@ def lose_requests(client: Any, operation: str, times: int = 10**6) -> Wire:
 def no_connection(client: Any, operation: str, times: int = 10**6) -> Wire:
     """No connection can be opened."""
     return _fail(client, operation, times, ConnectTimeoutError)
+
+
+def no_endpoint(client: Any) -> None:
+    """No connection can be opened for any request, and the SDK does not even try twice."""
+
+    def refuse(**_: Any) -> None:
+        raise EndpointConnectionError(endpoint_url=client.meta.endpoint_url)
+
+    client.meta.events.register("before-call", refuse)
 
 
 def count(client: Any, operation: str) -> Wire:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from spotrelay.core.errors import InvalidInput
+from spotrelay.core.errors import InvalidInput, Unavailable
 from spotrelay.core.notice import InstanceState
 from spotrelay.core.placement import FailureScope, Pool, Rung
 from spotrelay.core.ports import LaunchAnswer, Machine, Machines
@@ -25,6 +25,8 @@ class Ec2UnderTest:
     machines: Machines
     pools: tuple[Pool, ...]  # two or more Spot pools of one region
     refuse: Callable[[Pool, str], None]  # from now on, with this error code
+    elsewhere: Pool  # of another region, in which nothing is launched
+    cut_off: Callable[[str], None]  # let a region be out of reach from now on
 
 
 class MachinesContract:
@@ -119,6 +121,46 @@ class MachinesContract:
         assert states[mine] in (InstanceState.PENDING, InstanceState.RUNNING)
         assert states[UNKNOWN_MACHINE] is InstanceState.GONE
         assert ec2.machines.states(()) == {}
+
+    def test_a_region_out_of_reach_hides_only_its_own_machines(self, ec2: Ec2UnderTest) -> None:
+        run_id, here = new_id(), ec2.pools[0].region
+        mine = str(launched(ec2, run_id).instance_id)
+        ec2.cut_off(ec2.elsewhere.region)
+
+        states = ec2.machines.states((mine, UNKNOWN_MACHINE))
+        told = ec2.machines.states((mine, UNKNOWN_MACHINE), {UNKNOWN_MACHINE: here})
+        found = ec2.machines.find(run_id, 1)
+        managed: list[str] = []
+        with pytest.raises(Unavailable, match=ec2.elsewhere.region):
+            managed.extend(machine.instance_id for machine in ec2.machines.managed())
+
+        assert mine in managed
+        assert set(states) == {mine}
+        assert (set(told), told[UNKNOWN_MACHINE]) == ({mine, UNKNOWN_MACHINE}, InstanceState.GONE)
+        assert found is not None and found.instance_id == mine
+
+    def test_what_may_be_out_of_reach_is_not_taken_for_gone(self, ec2: Ec2UnderTest) -> None:
+        ec2.cut_off(ec2.elsewhere.region)
+
+        with pytest.raises(Unavailable):
+            ec2.machines.states((UNKNOWN_MACHINE,))
+        with pytest.raises(Unavailable):
+            ec2.machines.states((UNKNOWN_MACHINE,), {UNKNOWN_MACHINE: ec2.elsewhere.region})
+        with pytest.raises(Unavailable):
+            ec2.machines.find(new_id(), 1)
+        with pytest.raises(Unavailable):
+            ec2.machines.terminate(UNKNOWN_MACHINE)
+
+    def test_a_region_out_of_reach_refuses_what_was_never_sent_before(self, ec2: Ec2UnderTest) -> None:
+        ec2.cut_off(ec2.elsewhere.region)
+        request = ec2.machines.prepare(new_id(), 1, 1, Rung((ec2.elsewhere,), "test"))
+
+        answer = ec2.machines.launch(request, NOON, first=True)
+
+        assert answer.instance_id is None
+        assert [(r.pool, r.scope, r.at) for r in answer.refusals] == [(ec2.elsewhere, FailureScope.REGION, NOON)]
+        with pytest.raises(Unavailable):
+            ec2.machines.launch(request, NOON)
 
     def test_a_terminated_machine_is_over_and_no_longer_managed(self, ec2: Ec2UnderTest) -> None:
         run_id = new_id()
