@@ -44,7 +44,7 @@ test: assembly ## the tests, with fixed seeds
 test-all: assembly ## the tests with the long histories and races
 	SPOTRELAY_HISTORIES=$(LONG) $(BIN)/python -m pytest -n 2 --dist loadgroup
 
-check: install $(LINT)/.installed ## formatting, types, import rules, shell scripts, the stack's rules
+check: install $(LINT)/.installed ## formatting, types, import rules, shell scripts, the stack's rules and its synthesis
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy --cache-dir $${XDG_CACHE_HOME:-$$HOME/.cache}/spotrelay-mypy spotrelay handlers trainer_shim infra
@@ -53,6 +53,7 @@ check: install $(LINT)/.installed ## formatting, types, import rules, shell scri
 	$(BIN)/python -m pytest tests/infra -m nag
 	$(BIN)/python -m infra.assembly --out $(ASSEMBLY) --arch host --python host --if-stale
 	$(LINT)/bin/cfn-lint --config-file infra/cfn-lint.yaml $(ASSEMBLY)/*.template.json
+	$(MAKE) synth
 
 docs: install ## renew what the documents show of the code
 	$(BIN)/python -m tests.docs.drawings
