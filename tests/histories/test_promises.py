@@ -22,7 +22,9 @@ from tests.histories.world import History
 
 LONG = os.environ.get("SPOTRELAY_HISTORIES") == "long"
 PAST_EVERY_BOUND = timedelta(minutes=1)
-faults = st.lists(st.sampled_from([Fault.NONE] * 12 + list(Fault)), max_size=14) | st.just([])
+faults: st.SearchStrategy[list[Fault]] = st.lists(
+    st.sampled_from([Fault.NONE] * 12 + list(Fault)), max_size=14
+) | st.just([])
 
 
 class Histories(RuleBasedStateMachine):
