@@ -57,7 +57,7 @@ def act(decision: Decision, run: Run, plane: ControlPlane, prices: Prices) -> tu
             machine = plane.machines.find(run.run_id, intent.launch)
             return (MachineFound(machine) if machine else LaunchAbandoned(intent.launch),)
         case Observe(instance_ids=instance_ids):
-            return (Observed(tuple(plane.machines.states(instance_ids).items())),)
+            return (Observed(tuple(plane.machines.states(instance_ids, _regions(run)).items())),)
         case Terminate(instance_id=instance_id):
             _terminate(instance_id, run, plane)
             return (TerminateAsked(instance_id),)
@@ -86,10 +86,15 @@ def _terminate(instance_id: str, run: Run, plane: ControlPlane) -> None:
 
 def _send(intent: Intent, plane: ControlPlane, prices: Prices) -> Fact:
     try:
-        answer = plane.machines.launch(intent.request, plane.clock.now())
+        answer = plane.machines.launch(intent.request, plane.clock.now(), first=intent.sent == 0)
     except (OutcomeUnknown, Contention, Unavailable) as error:
         return LaunchUnclear(intent.launch, str(error))
     return LaunchAnswered(intent.launch, answer, prices.get(answer.pool) if answer.pool else None)
+
+
+def _regions(run: Run) -> dict[str, str]:
+    """Where each machine of the run is."""
+    return {a.instance_id: a.pool.region for a in run.attempts if a.instance_id and a.pool}
 
 
 def missing_price(run: Run, plane: ControlPlane) -> Priced | None:

@@ -22,12 +22,14 @@ from handlers.settings import (
     UNCONCERNED,
     UNKNOWN_KIND,
 )
+from spotrelay.core.clockwork import Timings
 from spotrelay.core.errors import OutcomeUnknown
 from spotrelay.core.live import EXIT_DONE, EXIT_DRAINED, Phase
 from spotrelay.core.notice import InstanceState
 from spotrelay.core.placement import FailureScope
 from spotrelay.core.ports import LaunchAnswer
 from spotrelay.core.run import AttemptState, Run, RunStatus
+from spotrelay.core.site import Site
 from spotrelay.core.spec import Limits
 from spotrelay.testing import Crash, Fault, ManualClock, MemoryMachines, MemoryStore, Script, faulty
 from spotrelay.testing.faults import at
@@ -339,6 +341,37 @@ def test_a_configuration_error_fails_the_run_with_its_reason(world: World) -> No
 
     assert world.run().status is RunStatus.FAILED
     assert "InvalidParameterValue" in world.run().outcome_why
+
+
+TWO_REGIONS = Site((("eu-west-1", "eu-west-1a"), ("us-east-1", "us-east-1a")), Timings())
+
+
+def test_a_region_that_cannot_be_reached_sends_the_launch_to_another(world: World) -> None:
+    world.site = TWO_REGIONS
+    world.machines.cut_off("eu-west-1")
+    world.submit()
+
+    world.tell("Run Submitted", run_id="run-1")
+
+    assert [machine.pool.region for machine in world.machines.alive] == ["us-east-1"]
+
+
+def test_a_launch_that_may_have_been_sent_stays_with_its_region_when_that_is_out_of_reach(world: World) -> None:
+    world.site = TWO_REGIONS
+    world.submit()
+    machines = faulty(world.machines, at("launch", 1, Fault.LOST_REPLY))
+    world.tell("Run Submitted", run_id="run-1", plane=replace(world.plane, machines=machines))
+
+    world.machines.cut_off("eu-west-1")
+    for _ in range(5):
+        world.clock.advance(timedelta(minutes=1))
+        world.look()
+    meanwhile = world.run().intent
+    world.machines.cut_off("eu-west-1", cut=False)
+    world.settle(15)
+
+    assert meanwhile is not None and meanwhile.pools[0].region == "eu-west-1"
+    assert [machine.launch for machine in world.machines.machines] == [1]
 
 
 def test_the_kill_switch_stops_every_launch(world: World) -> None:
@@ -773,10 +806,10 @@ def test_a_lost_reply_to_the_claim_does_not_delay_the_launch(world: World) -> No
 
 def test_nothing_is_launched_that_is_not_written_down(world: World) -> None:
     class Careful(MemoryMachines):
-        def launch(self, request: Mapping[str, Any], now: datetime) -> LaunchAnswer:
+        def launch(self, request: Mapping[str, Any], now: datetime, *, first: bool = False) -> LaunchAnswer:
             intent = world.run().intent
             assert intent is not None and intent.request == dict(request) and intent.sent > 0
-            return super().launch(request, now)
+            return super().launch(request, now, first=first)
 
     class Silent(MemoryStore):
         dropped = False
