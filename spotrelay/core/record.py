@@ -148,11 +148,17 @@ def _may_finish(run: Run, attempt: Attempt) -> bool:
     return not fenced and (attempt.running_at is not None or not elder)
 
 
+def _from_now_on(run: Run, now: datetime) -> datetime:
+    """Now; not before any verdict there is, which another function's clock may have dated ahead of ours."""
+    verdicts = (c.verdict for c in run.checkpoints if c.verdict is not None)
+    return max([now, *(v.checked_at for v in verdicts if v.checked_at is not None)])
+
+
 def _drained(run: Run, attempt: Attempt, now: datetime) -> Run:
     if attempt.state is not AttemptState.DRAINING:
         run = note(run, "notice", f"attempt {attempt.generation} drained of its own accord", now, attempt.generation)
         attempt = replace(attempt, state=AttemptState.DRAINING, noticed_at=now, noticed_by="program", deadline=now)
-        run = replace(run, recheck_after=now)
+        run = replace(run, recheck_after=_from_now_on(run, now))
     return with_attempt(run, replace(attempt, drained_at=attempt.drained_at or now))
 
 
@@ -207,7 +213,7 @@ def _(fact: InterruptionNotice, run: Run, now: datetime, site: Site) -> Run:
     noticed = replace(
         attempt, state=AttemptState.DRAINING, noticed_at=now, deadline=deadline, noticed_by=fact.source.value
     )
-    run = replace(with_attempt(run, noticed), recheck_after=now)
+    run = replace(with_attempt(run, noticed), recheck_after=_from_now_on(run, now))
     lead = max((deadline - now).total_seconds(), 0.0)
     text = f"EC2 takes {fact.instance_id} back in {lead:.0f} s ({fact.action}, told by {fact.source.value})"
     return note(run, "notice", text, now, attempt.generation, deadline=deadline.isoformat(), source=fact.source.value)
@@ -354,7 +360,7 @@ def _ended(run: Run, attempt: Attempt, why: str, now: datetime) -> Run:
 
 
 def _lost(run: Run, attempt: Attempt, why: str, now: datetime, site: Site) -> Run:
-    run = replace(_ended(run, attempt, why, now), recheck_after=now)
+    run = replace(_ended(run, attempt, why, now), recheck_after=_from_now_on(run, now))
     booted = attempt.beating_at is not None or attempt.noticed_at is not None
     if booted or run.outcome is not None:
         return run

@@ -110,6 +110,17 @@ def test_promise_3_never_from_a_partial_checkpoint() -> None:
     assert history.checkpoint("1.2").condemned
 
 
+def test_promise_3_never_from_a_partial_checkpoint_whatever_the_clocks_say() -> None:
+    history = History()
+    trainer = started(history)
+    history.skew(timedelta(seconds=-45))
+    history.harm_newest()
+
+    heir = replaced(history, trainer)
+
+    assert heir.resumed_checkpoint != "1.1"
+
+
 def test_promise_4_nothing_lost_the_newest_whole_checkpoint_is_resumed_from() -> None:
     history = History()
     trainer = started(history)
