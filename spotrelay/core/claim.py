@@ -45,7 +45,6 @@ def _reserved(run: Run, decision: Reserve, request: dict[str, Any], now: datetim
     intent = Intent(
         generation=decision.generation,
         launch=decision.launch,
-        token=str(request.get("ClientToken", "")),
         request=request,
         pools=decision.rung.pools,
         reserved_at=now,

@@ -57,15 +57,3 @@ class Damaged(SpotrelayError):
 
 class UnknownFormat(SpotrelayError):
     """Written by a newer version. Upgrade this side; what is there was not touched."""
-
-
-class NoticeExpired(SpotrelayError):
-    """The deadline of an interruption has passed. Skip the final save."""
-
-
-class LaunchRefused(SpotrelayError):
-    """EC2 answered the launch with a definite no. Record the refusals and take the next rung."""
-
-    def __init__(self, message: str, refusals: tuple[object, ...] = ()) -> None:
-        super().__init__(message)
-        self.refusals = refusals

@@ -165,7 +165,6 @@ def _drained(run: Run, attempt: Attempt, now: datetime) -> Run:
 def _crashed(run: Run, attempt: Attempt, report: ExitReport, now: datetime, site: Site) -> Run:
     part = "its program" if report.stage == "program" else "its boot"
     how = f"was killed by signal {-report.code}" if report.code < 0 else f"exited with status {report.code}"
-    run = with_attempt(run, replace(attempt, crashed=True))
     run = _ended(run, replace(attempt, crashed=True), f"{part} {how}", now)
     failures = run.failures + 1
     run = replace(run, failures=failures, retry_at=now + site.timings.crash)

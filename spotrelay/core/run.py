@@ -140,8 +140,7 @@ class Intent:
 
     generation: int
     launch: int  # sequence number within the run; never repeats
-    token: str  # ClientToken
-    request: dict[str, Any]  # the exact CreateFleet request
+    request: dict[str, Any]  # the exact CreateFleet request, its ClientToken in it
     pools: tuple[Pool, ...]
     reserved_at: datetime
     sent: int = 0  # times that the sending was begun

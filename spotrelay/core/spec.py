@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, is_dataclass
-from datetime import timedelta
 from difflib import get_close_matches
 from enum import Enum
 from math import isfinite
@@ -127,11 +126,6 @@ def pools_of(spec: Spec, zones: tuple[tuple[str, str], ...]) -> tuple[Pool, ...]
     open_zones = [(r, z) for r, z in zones if not spec.zones or z in spec.zones]
     markets = [Market.SPOT] + ([Market.ON_DEMAND] if spec.on_demand else [])
     return tuple(Pool(r, z, t, m.value) for m in markets for t in spec.instance_types for r, z in open_zones)
-
-
-def interval_bounds(cadence: Cadence) -> tuple[timedelta, timedelta]:
-    """Floor and ceiling of the checkpoint interval."""
-    return timedelta(seconds=cadence.floor_s), timedelta(seconds=cadence.ceiling_s)
 
 
 def _usable(kind: type, data: dict[str, Any], bad: list[str], where: str) -> dict[str, Any]:

@@ -9,8 +9,8 @@ import boto3
 import pytest
 
 from spotrelay.aws.clients import Clients
-from spotrelay.aws.layout import table_definition
 from spotrelay.testing.ministack import ministack
+from tests.aws.resources import new_bucket, new_table
 
 REGION = "us-east-1"
 
@@ -48,15 +48,9 @@ def offline(no_account: None) -> Clients:
 
 @pytest.fixture
 def table(clients: Clients) -> str:
-    name = f"spotrelay-{secrets.token_hex(4)}"
-    clients.client("dynamodb").create_table(**table_definition(name))
-    return name
+    return new_table(clients)
 
 
 @pytest.fixture
 def bucket(clients: Clients) -> str:
-    name = f"spotrelay-{secrets.token_hex(6)}"
-    s3 = clients.client("s3")
-    s3.create_bucket(Bucket=name)
-    s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
-    return name
+    return new_bucket(clients)

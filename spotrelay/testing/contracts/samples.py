@@ -73,7 +73,7 @@ def rich_run(run_id: str) -> Run:
             Attempt(2),
         ),
         launches=2,
-        intent=Intent(2, 2, f"{run_id}.2.2", {"Priority": 0.0, "Deep": [{"a": None}]}, (POOL,), NOON, sent=1),
+        intent=Intent(2, 2, {"Priority": 0.0, "Deep": [{"a": None}]}, (POOL,), NOON, sent=1),
         refusals=(Refusal(POOL, FailureScope.POOL, "InsufficientInstanceCapacity", "none left", NOON),),
         cancel_why="because",
         retry_at=NOON + A_SECOND,
