@@ -28,6 +28,8 @@ def attach(
     loader: Any = None,
     scaler: Any = None,
     extra: Any = None,
+    lazy: bool = False,
+    staging_bytes: int | None = None,
 ) -> Run:
     """Make this script's training state outlive the machine; resume it where a checkpoint exists.
 
@@ -40,6 +42,10 @@ def attach(
         loader: what `run.steps` iterates over when it is given none.
         extra: your own state: a dictionary or list of numbers, texts and tensors, refilled in place on
             resume, or an object with `state_dict` and `load_state_dict`.
+        lazy: copy parameters and moments beside the next forward and backward instead of before it. Needs that
+            only the optimizer's `step` changes them; where something else does, it is noticed and switched off.
+        staging_bytes: host memory for snapshots, at the most; a state above it is copied in turns, and the
+            training waits while the bucket takes what does not fit. None: as much as the state has.
 
     Raises:
         SystemExit: this attempt was replaced (76), drained while it waited (75), or cannot resume (1).
@@ -47,7 +53,7 @@ def attach(
     """
     from trainer_shim.attaching import attach as attach_here
 
-    return attach_here(model, optimizer, scheduler, loader, scaler, extra)
+    return attach_here(model, optimizer, scheduler, loader, scaler, extra, lazy, staging_bytes)
 
 
 def resume(trainer: Any) -> str | bool:

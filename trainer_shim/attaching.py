@@ -17,13 +17,27 @@ from trainer_shim.environment import Identity, read_identity
 from trainer_shim.framework import Framework
 from trainer_shim.run import Run
 from trainer_shim.session import Session
+from trainer_shim.taking import PLAIN, Wishes
 from trainer_shim.voice import say
 
+LEAST_STAGING = 2**20  # bytes
 
-def attach(model: Any, optimizer: Any, scheduler: Any, loader: Any, scaler: Any, extra: Any) -> Run:
+
+def attach(
+    model: Any,
+    optimizer: Any,
+    scheduler: Any,
+    loader: Any,
+    scaler: Any,
+    extra: Any,
+    lazy: bool,
+    staging_bytes: int | None,
+) -> Run:
     """See `trainer_shim.attach`."""
+    if staging_bytes is not None and staging_bytes < LEAST_STAGING:
+        raise InvalidInput(f"attach(staging_bytes={staging_bytes}): give at least {LEAST_STAGING}, or None")
     framework = _framework(model, optimizer, scheduler, scaler, extra)
-    return Run(framework, _entered(framework), loader, extra)
+    return Run(framework, _entered(framework, Wishes(lazy, staging_bytes)), loader, extra)
 
 
 def resume(trainer: Any) -> str | bool:
@@ -43,12 +57,12 @@ def resume(trainer: Any) -> str | bool:
     return huggingface.follow(trainer, session, framework)
 
 
-def _entered(framework: Framework) -> Session | None:
+def _entered(framework: Framework, wishes: Wishes = PLAIN) -> Session | None:
     identity = read_identity(os.environ)
     if identity is None:
         _say_alone()
         return None
-    session = Session(identity, _connect(identity), framework)
+    session = Session(identity, _connect(identity), framework, wishes)
     session.enter()
     return session
 

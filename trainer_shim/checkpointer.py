@@ -12,15 +12,14 @@ import spotrelay
 from spotrelay.core.cadence import Costs, Progress, due
 from spotrelay.core.checkpoint import Health, SaveReason
 from spotrelay.core.errors import InvalidInput
-from spotrelay.core.health import Judgement, LossBand, joined
+from spotrelay.core.health import LossBand
 from spotrelay.core.spec import Cadence
-from trainer_shim import shards
+from trainer_shim.base import Memory
 from trainer_shim.environment import Identity
 from trainer_shim.framework import Framework
-from trainer_shim.saving import Flight, Snapshot
-from trainer_shim.shards import Plan
-from trainer_shim.staging import StagingBuffer
-from trainer_shim.tree import Leaf, flatten
+from trainer_shim.saving import Flight
+from trainer_shim.snapshot import Snapshot, Torn
+from trainer_shim.taking import PLAIN, SnapshotTaker, Wishes
 from trainer_shim.voice import say
 from trainer_shim.wiring import Ports
 
@@ -31,7 +30,14 @@ class Checkpointer:
     """Takes snapshots of what the framework holds and sends them off, one at a time."""
 
     def __init__(
-        self, ports: Ports, identity: Identity, framework: Framework, cadence: Cadence, costs: Costs, saves: int
+        self,
+        ports: Ports,
+        identity: Identity,
+        framework: Framework,
+        cadence: Cadence,
+        costs: Costs,
+        saves: int,
+        wishes: Wishes = PLAIN,
     ) -> None:
         self.costs = costs
         self.flight: Flight | None = None
@@ -42,8 +48,9 @@ class Checkpointer:
         self._framework = framework
         self._cadence = cadence
         self._band = LossBand()
-        self._staging = StagingBuffer()
-        self._layout: tuple[tuple[object, ...], Plan] | None = None
+        self.memory = Memory(ports.store, identity.run_id)
+        patience_s = identity.timings.watch.total_seconds()
+        self._taker = SnapshotTaker(framework, ports.objects, ports.uploader, wishes, patience_s)
         self._last_save = saves  # number of the newest save of this generation
         self._begun = 0  # saves begun by this process
         self._begun_at = time.monotonic()
@@ -59,8 +66,7 @@ class Checkpointer:
         Raises:
             InvalidInput: something attached cannot be held by a checkpoint; names it.
         """
-        _, leaves = flatten(self._state(0, data), self._framework.describe)
-        self._staging.prepare(self._planned(leaves).size)
+        self._taker.prepare(self._state(0, data))
 
     def warm(self, data: Data) -> None:
         """Let the staging buffer grow to what the state has become, beside the next steps."""
@@ -72,6 +78,10 @@ class Checkpointer:
     def see(self, step: int, loss: float) -> None:
         """Take note of a step's loss."""
         self._band.see(step, loss)
+
+    def close(self) -> None:
+        """End what works beside the training."""
+        self._taker.close()
 
     def due(self) -> SaveReason | None:
         """Why a checkpoint should be begun now, if one should."""
@@ -90,6 +100,9 @@ class Checkpointer:
             return None
         self.flight = None
         self._last_save = max(self._last_save, flight.save)
+        if isinstance(flight.failure, Torn):
+            self._taker.lazy = False
+            say("snapshots are copied at once from now on: lazy ones need that only the optimizer changes parameters")
         if flight.commit is not None:
             old = self.costs
             stall_s, whole_s = flight.commit.stall_s, flight.whole_s
@@ -103,10 +116,14 @@ class Checkpointer:
                 say(f"checkpoint {flight.commit.id} is {flight.commit.health.value}: {flight.judgement.reason}")
         return flight
 
-    def begin(self, step: int, reason: SaveReason, data: Data) -> Flight | None:
+    def begin(self, step: int, reason: SaveReason, data: Data, in_place: bool = False) -> Flight | None:
         """Take a snapshot and send it off; None when that is impossible now.
 
         A save that is stuck is given up for the new one; a save that makes headway is let finish.
+
+        Args:
+            in_place: the training stands still until this save is over: its arrays are sent from where they
+                are, without a copy.
         """
         if self.flight is not None:
             if self.flight.trouble:
@@ -114,7 +131,7 @@ class Checkpointer:
             return None
         begun = time.monotonic()
         try:
-            snapshot = self._snapshot(step, reason, data, begun)
+            self._take_off(step, reason, data, begun, in_place)
         except (InvalidInput, MemoryError, OSError) as error:
             self._cannot = f"no snapshot can be taken: {error}"
             say(f"{self._cannot}; training goes on")
@@ -122,45 +139,34 @@ class Checkpointer:
             return None
         self._cannot = ""
         self._begun, self._begun_at, self.new_steps = self._begun + 1, begun, 0
-        self._last_save += 1
-        self.flight = Flight(self._ports, self._identity, snapshot, self._last_save)
-        self.flight.start()
         return self.flight
 
-    def _snapshot(self, step: int, reason: SaveReason, data: Data, begun: float) -> Snapshot:
-        tree, leaves = flatten(self._state(step, data), self._framework.describe)
-        layout = self._planned(leaves)
-        buffer = self._staging.reserve(layout.size)
-        for offset, header in layout.headers:
-            buffer[offset : offset + len(header)] = header
-        self._framework.stage(leaves, layout, buffer)
-        by_loss = self._band.judge()
-
-        def judge() -> Judgement:
-            return joined(by_loss, self._framework.not_finite(layout, buffer))
-
-        return Snapshot(
+    def _take_off(self, step: int, reason: SaveReason, data: Data, begun: float, in_place: bool) -> None:
+        shot = self._taker.aim(self._state(step, data), in_place)
+        snapshot = Snapshot(
             step,
             reason,
-            {"arrays": layout.arrays, "state": tree},
-            layout,
-            buffer,
-            judge,
-            time.monotonic() - begun,
+            shot.tree,
+            shot.cargo,
+            self._band.judge(),
             begun,
             self._framework.threads,
             versions(self._framework),
             self.code,
         )
+        flight = Flight(self._ports, self._identity, snapshot, self._last_save + 1, self.memory.base())
+
+        def start() -> None:
+            shot.cargo.stall_s = time.monotonic() - begun
+            flight.start()
+
+        shot.copy(start)
+        shot.cargo.stall_s = max(shot.cargo.stall_s, time.monotonic() - begun)
+        self._last_save += 1
+        self.flight = flight
 
     def _state(self, step: int, data: Data) -> dict[str, Any]:
         return {**self._framework.capture(), "data": data(), "step": step}
-
-    def _planned(self, leaves: list[Leaf]) -> Plan:
-        shape = tuple((leaf.name, leaf.dtype, leaf.shape) for leaf in leaves)
-        if self._layout is None or self._layout[0] != shape:
-            self._layout = (shape, shards.plan(leaves, shards.LIMIT))
-        return self._layout[1]
 
 
 def versions(framework: Framework) -> dict[str, str]:

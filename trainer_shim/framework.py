@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from spotrelay.core.ports import Body
 from trainer_shim.shards import Plan
+from trainer_shim.staging import Pin
 from trainer_shim.tree import Array, Leaf
 
 
@@ -59,12 +61,41 @@ class Framework(Protocol):
         """
         ...
 
-    def stage(self, leaves: Sequence[Leaf], plan: Plan, buffer: memoryview) -> None:
-        """Copy every array to its place in the buffer."""
+    @property
+    def pin(self) -> Pin | None:
+        """Registers host memory with a device, for copies at full speed; None where there is none."""
         ...
 
-    def not_finite(self, plan: Plan, buffer: memoryview) -> tuple[str, ...]:
-        """Names of staged parameters and optimizer arrays that hold an infinity or a NaN."""
+    def stage(self, leaves: Sequence[Leaf], plan: Plan, shard: int, memory: memoryview) -> None:
+        """Begin to copy the arrays of one shard to their places in the shard's memory."""
+        ...
+
+    def landed(self) -> None:
+        """Return once every copy that was begun has arrived."""
+        ...
+
+    def bodies(self, leaves: Sequence[Leaf], plan: Plan) -> list[Body] | None:
+        """The shards' bytes where they are, header first; None when they cannot be read in place."""
+        ...
+
+    def not_finite(self, leaves: Sequence[Leaf], plan: Plan, shard: int, memory: memoryview | None) -> tuple[str, ...]:
+        """Names of a shard's parameters and optimizer arrays that hold an infinity or a NaN.
+
+        Args:
+            memory: what it was staged into; None to look at the arrays themselves.
+        """
+        ...
+
+    def keeps_still(self, group: str) -> bool:
+        """Whether only the optimizer's step changes arrays of this group."""
+        ...
+
+    def guard(self, settle: Callable[[], None]) -> bool:
+        """Have `settle` called before every step of the optimizer; False when that cannot be arranged."""
+        ...
+
+    def stamps(self, leaves: Sequence[Leaf]) -> list[int]:
+        """A number for each array that changes when somebody writes to it, as far as the framework counts that."""
         ...
 
     def array(self, data: memoryview, dtype: str, shape: tuple[int, ...]) -> Any:

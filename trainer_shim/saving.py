@@ -9,29 +9,28 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
-
-import xxhash
+from dataclasses import replace
+from typing import TypeVar
 
 from spotrelay.core.checkpoint import (
     Commit,
     Health,
     Manifest,
-    SaveReason,
     Shard,
     digest_of,
     manifest_key,
     shard_key,
 )
 from spotrelay.core.errors import AlreadyExists, Fenced, OutcomeUnknown
-from spotrelay.core.health import Judgement
+from spotrelay.core.health import Judgement, joined
 from spotrelay.core.ports import StoredObject
+from trainer_shim.base import Base
 from trainer_shim.environment import Identity
 from trainer_shim.herald import publish
 from trainer_shim.patience import Cancelled, persevere
-from trainer_shim.shards import Plan
+from trainer_shim.snapshot import Snapshot
 from trainer_shim.together import together
+from trainer_shim.uploading.digests import content_digest
 from trainer_shim.voice import say
 from trainer_shim.wiring import Ports
 
@@ -40,27 +39,10 @@ T = TypeVar("T")
 RANK = 0  # one process for now; names carry it so that more can come
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """Training state as it was after one step, in the staging buffer."""
-
-    step: int  # steps finished
-    reason: SaveReason
-    tree: dict[str, Any]  # the manifest's part about the state
-    plan: Plan
-    buffer: memoryview
-    judge: Callable[[], Judgement]  # looks at the buffer; slow, so not on the training's thread
-    stall_s: float
-    taken_at: float  # monotonic
-    threads: int
-    versions: dict[str, str] = field(default_factory=dict)
-    code: str = ""
-
-
 class Flight:
     """One save in the background. At most one exists at a time."""
 
-    def __init__(self, ports: Ports, identity: Identity, snapshot: Snapshot, save: int) -> None:
+    def __init__(self, ports: Ports, identity: Identity, snapshot: Snapshot, save: int, base: Base) -> None:
         self.snapshot = snapshot
         self.save = save  # number of the save; grows when one turns out to be taken
         self.commit: Commit | None = None  # once it is committed
@@ -73,6 +55,7 @@ class Flight:
         self._unheard = False  # whether a request had no clear answer
         self._ports = ports
         self._identity = identity
+        self._base = base
 
     def start(self) -> None:
         """Begin, beside the training where a thread can be had."""
@@ -104,6 +87,7 @@ class Flight:
             if not isinstance(error, (Cancelled, Fenced)):
                 say(f"checkpoint {self._identity.generation}.{self.save} failed, training goes on: {error}")
         finally:
+            self.snapshot.cargo.abandon()
             self.over.set()
         if self.commit is not None:
             self._announce(self.commit)
@@ -113,20 +97,23 @@ class Flight:
         publish(self._ports.publisher, "Checkpoint Committed", detail)
 
     def _persist(self) -> Commit:
+        stored: tuple[tuple[Shard, ...], tuple[str, ...]] | None = None
+        durable_s = 0.0
         while True:
             try:
-                return self._persist_as(self.save)
+                if stored is None:
+                    stored = self._store_shards(self.save)
+                    durable_s = time.monotonic() - self.snapshot.taken_at
+                return self._persist_as(self.save, *stored, durable_s)
             except AlreadyExists:
                 # A process of this very attempt was here before: its number stays its own.
                 if self._cancel.is_set():
                     raise
                 self.save += 1
 
-    def _persist_as(self, save: int) -> Commit:
+    def _persist_as(self, save: int, shards: tuple[Shard, ...], broken: tuple[str, ...], durable_s: float) -> Commit:
         snapshot, identity = self.snapshot, self._identity
-        shards = self._store_shards(save)
-        durable_s = time.monotonic() - snapshot.taken_at
-        self.judgement = judgement = snapshot.judge()
+        self.judgement = judgement = joined(snapshot.by_loss, broken)
         manifest = Manifest(
             identity.run_id,
             identity.generation,
@@ -141,7 +128,8 @@ class Flight:
             code=snapshot.code,
         )
         body = manifest.encode()
-        stored = self._create(manifest_key(identity.run_id, identity.generation, save), body)
+        key = manifest_key(identity.run_id, identity.generation, save)
+        stored = self._create(key, lambda: self._ports.objects.put(key, body), content_digest(body))
         commit = Commit(
             identity.run_id,
             identity.generation,
@@ -156,42 +144,51 @@ class Flight:
             round(snapshot.stall_s, 6),
             round(durable_s, 6),
         )
-        return self._commit(commit)
+        self._commit(commit)
+        self._base.remember(commit.id, shards)
+        return commit
 
-    def _commit(self, commit: Commit) -> Commit:
+    def _commit(self, commit: Commit) -> None:
         # Sent again until the answer is clear: the store tells an earlier try of ours from a refusal.
         self._unheard = False
         self._try(lambda: self._ports.store.commit(commit, self._identity.instance_id))
         if self._unheard:
             say(f"the reply to the commit of checkpoint {commit.id} was lost; asked again: it is committed")
-        return commit
 
-    def _store_shards(self, save: int) -> tuple[Shard, ...]:
-        parts = range(len(self.snapshot.plan.bounds))
-        return tuple(together(lambda part: self._store_shard(save, part), parts))
+    def _store_shards(self, save: int) -> tuple[tuple[Shard, ...], tuple[str, ...]]:
+        cargo = self.snapshot.cargo
+        stored = together(lambda part: self._store_shard(save, part), range(len(cargo.plan.shards)))
+        cargo.wait_for()
+        return tuple(shard for shard, _ in stored), tuple(dict.fromkeys(name for _, found in stored for name in found))
 
-    def _store_shard(self, save: int, part: int) -> Shard:
-        begin, end = self.snapshot.plan.bounds[part]
-        body = self.snapshot.buffer[begin:end]
-        digest = xxhash.xxh3_128_hexdigest(body)
-        key = shard_key(self._identity.run_id, self._identity.generation, save, RANK, part, digest)
-        stored = self._create(key, body)
-        return Shard(key, stored.version_id, end - begin, stored.etag, digest, stored.checksum, RANK)
+    def _store_shard(self, save: int, part: int) -> tuple[Shard, tuple[str, ...]]:
+        cargo = self.snapshot.cargo
+        cargo.wait_for(part)
+        size = cargo.plan.shards[part].size
+        digest = self._try(lambda: cargo.carrier.digest(part))
+        shard = self._base.shard(digest, size)
+        if shard is None:
+            key = shard_key(self._identity.run_id, self._identity.generation, save, RANK, part, digest)
+            stored = self._create(key, lambda: cargo.carrier.put(part, key), digest)
+            shard = Shard(key, stored.version_id, size, stored.etag, digest, stored.checksum, RANK)
+        broken = cargo.broken(part)
+        cargo.done_with(part)
+        return shard, broken
 
-    def _create(self, key: str, body: bytes | memoryview) -> StoredObject:
+    def _create(self, key: str, send: Callable[[], StoredObject], digest: str) -> StoredObject:
         def put() -> StoredObject:
             try:
-                return self._ports.objects.put(key, body)
+                return send()
             except AlreadyExists:
-                return self._own(key, body)
+                return self._own(key, digest)
 
         stored = self._try(put)
         return stored if stored.checksum else replace(stored, checksum=self._try(lambda: self._checksum(stored)))
 
-    def _own(self, key: str, body: bytes | memoryview) -> StoredObject:
+    def _own(self, key: str, digest: str) -> StoredObject:
         """The object under a key that is taken, if it is what we wanted to put there."""
         found = self._ports.objects.head(key)
-        if found.size == len(body) and self._ports.objects.get(key, found.version_id) == body:
+        if content_digest(self._ports.objects.get(key, found.version_id)) == digest:
             return found
         raise AlreadyExists(f"{key} holds something else: an earlier process of this attempt wrote it")
 

@@ -21,6 +21,7 @@ from trainer_shim.pulse import Pulse
 from trainer_shim.restoring import Restored
 from trainer_shim.resuming import fit, resume
 from trainer_shim.saving import Flight
+from trainer_shim.taking import PLAIN, Wishes
 from trainer_shim.voice import say
 from trainer_shim.watcher import Ending, Watcher
 from trainer_shim.wiring import Ports
@@ -36,11 +37,12 @@ EXIT_REFUSED = 1  # nothing can be resumed, or what was found does not fit
 class Session:
     """Decides after every step; saves, drains and stops. Knows no framework."""
 
-    def __init__(self, identity: Identity, ports: Ports, framework: Framework) -> None:
+    def __init__(self, identity: Identity, ports: Ports, framework: Framework, wishes: Wishes = PLAIN) -> None:
         self.identity = identity
         self.restored: Restored | None = None
         self._ports = ports
         self._framework = framework
+        self._wishes = wishes
         self._pulse = Pulse(ports.store, identity)
         self._watcher = Watcher(identity, ports.publisher)
         self._herald = Herald(ports.publisher, identity)
@@ -88,9 +90,12 @@ class Session:
         except NothingToResume as error:
             self._leave(EXIT_REFUSED, str(error))
         self._saved_step = self.restored.manifest.step if self.restored is not None else None
+        costs = _costs(run, self.identity)
         self._saver = Checkpointer(
-            self._ports, self.identity, self._framework, run.spec.cadence, _costs(run, self.identity), lease.save
+            self._ports, self.identity, self._framework, run.spec.cadence, costs, lease.save, self._wishes
         )
+        if self.restored is not None:
+            self._saver.memory.remember(self.restored.checkpoint.id, self.restored.manifest.shards)
         self._saver.code = run.spec.code_digest or run.spec.image
         self._saver.survey(dict)
         self._pulse.watch_trouble("checkpoint", self._saver.trouble)
@@ -147,11 +152,19 @@ class Session:
         Raises:
             SystemExit: drained or replaced before that.
         """
+        try:
+            self._commit_last(step, data)
+        except BaseException:
+            self._give_up_flight()
+            raise
+        self._pulse.set(at_once=True, phase=Phase.DONE)
+
+    def _commit_last(self, step: int, data: Data) -> None:
         saver = self._active()
         rest_s = LOOK_S
         while self._saved_step != step:
             if saver.flight is None:
-                self._begin(step, SaveReason.FINAL, data)
+                self._begin(step, SaveReason.FINAL, data, in_place=True)
             elif saver.flight.snapshot.step != step and saver.flight.trouble:
                 saver.flight.cancel()
             self._wait_for(saver.flight, 1.0)
@@ -162,7 +175,6 @@ class Session:
             if saver.flight is None and (flight is None or flight.commit is None):
                 time.sleep(rest_s)  # it failed for good, or none could be begun: not again at once
                 rest_s = min(2 * rest_s, REST_MOST_S)
-        self._pulse.set(at_once=True, phase=Phase.DONE)
 
     def close(self) -> None:
         """End the threads; a save under way gets the time that saves usually take."""
@@ -175,14 +187,21 @@ class Session:
             if not flight.trouble:
                 self._wait_for(flight, max(10.0, 3 * self._saver.costs.durable_s))
             flight.cancel()
+        if self._saver is not None:
+            self._saver.close()
         self._watcher.stop()
         self._pulse.stop()
 
-    def _begin(self, step: int, reason: SaveReason, data: Data) -> bool:
+    def _begin(self, step: int, reason: SaveReason, data: Data, in_place: bool = False) -> bool:
         saver = self._active()
         if saver.flight is None:
             self._look_at_loss(wait=True)
-        return saver.begin(step, reason, data) is not None
+        return saver.begin(step, reason, data, in_place) is not None
+
+    def _give_up_flight(self) -> None:
+        # What is sent in place must not be committed once somebody may write to it again.
+        if self._saver is not None and self._saver.flight is not None:
+            self._saver.flight.cancel()
 
     def _look_at_loss(self, wait: bool) -> None:
         # To ask a GPU for a number is to wait for everything that it still has to do.
@@ -222,7 +241,11 @@ class Session:
     def _drain(self, ending: Ending, step: int, data: Data) -> NoReturn:
         say(f"{ending.why}: draining after step {step}")
         self._pulse.set(at_once=True, phase=Phase.DRAINING)
-        self._last_words(ending, step, data)
+        try:
+            self._last_words(ending, step, data)
+        except BaseException:
+            self._give_up_flight()
+            raise
         self._release(ending)
         if self._saved_step == step:
             say(f"drained: step {step} is committed, the next attempt goes on from it")
@@ -239,7 +262,9 @@ class Session:
         if choice is LastSave.NEW and saver.flight is not None:
             saver.flight.cancel()
             self._finish_flight(ending.deadline)
-        if choice in (LastSave.NEW, LastSave.FINISH_THEN_NEW) and self._begin(step, SaveReason.NOTICE, data):
+        if choice in (LastSave.NEW, LastSave.FINISH_THEN_NEW) and self._begin(
+            step, SaveReason.NOTICE, data, in_place=True
+        ):
             self._finish_flight(ending.deadline)
 
     def _finish_flight(self, deadline: float) -> None:

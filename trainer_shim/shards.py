@@ -15,7 +15,10 @@ from typing import Any
 from spotrelay.core.errors import Damaged, InvalidInput
 from trainer_shim.tree import BYTES, Leaf
 
-LIMIT = 64 * 2**20  # bytes of arrays in one shard
+LIMIT = 64 * 2**20  # bytes of arrays in one shard, at most
+LEAST = 8 * 2**20  # bytes of arrays in one shard, where there is enough to fill it: a request costs time too
+SPREAD = 16  # shards that a state is spread over where it can be: one connection carries so much and no more
+APART = 64  # a state below LIMIT / APART is not worth shards of its own for each group
 LONGEST_HEADER = 100 * 2**20  # bytes; as the format's own reader has it
 
 CODES = {
@@ -38,52 +41,87 @@ class Piece:
     start: int  # first byte within the array
     size: int  # bytes
     entry: str  # its name in the shard's header
-    shard: int  # index of the shard
-    offset: int  # of the piece within the staging buffer
+    offset: int  # within the shard
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Where every byte of a state goes in the staging buffer."""
+    """Where every byte of a state goes: which shard, and where in it."""
 
-    pieces: tuple[Piece, ...]
-    headers: tuple[tuple[int, bytes], ...]  # offset in the buffer, eight bytes of length and the header
-    bounds: tuple[tuple[int, int], ...]  # of each shard in the buffer: begin, end
+    shards: tuple[ShardPlan, ...]
     size: int  # bytes in all
     arrays: dict[str, Any]  # for the manifest: by name, what it is and where its pieces are
 
+    @property
+    def longest(self) -> int:
+        """Bytes of the longest shard."""
+        return max(each.end - each.begin for each in self.shards)
 
-def plan(leaves: Sequence[Leaf], limit: int = LIMIT) -> Plan:
-    """Pack arrays into shards of at most `limit` bytes of arrays each."""
-    order = sorted(range(len(leaves)), key=lambda i: (-_width(leaves[i]), i))
-    groups: list[list[tuple[int, int, int, str]]] = [[]]
-    filled = 0
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """One shard: its place in a buffer that holds the whole plan, and what is in it."""
+
+    index: int
+    begin: int  # in a buffer that holds everything
+    end: int  # exclusive
+    header: bytes  # eight bytes of length and the header
+    pieces: tuple[Piece, ...]
+    groups: frozenset[str]  # of the arrays in it
+
+    @property
+    def size(self) -> int:
+        """Bytes of the object."""
+        return self.end - self.begin
+
+
+def limit_for(total: int, most: int | None = None) -> int:
+    """Bytes of arrays in one shard of a state with `total` bytes.
+
+    Args:
+        most: bytes that the shards of one save may take in host memory at a time; None for no bound.
+    """
+    limit = min(LIMIT, max(LEAST, total // SPREAD))
+    return limit if most is None else max(min(limit, most // 4), 1)
+
+
+def plan(leaves: Sequence[Leaf], limit: int | None = None) -> Plan:
+    """Pack arrays into shards of at most `limit` bytes of arrays each; groups lie apart."""
+    total = sum(leaf.size for leaf in leaves)
+    limit = limit_for(total) if limit is None else limit
+    together = total < limit / APART
+    ranks: dict[str, int] = {}
+    for leaf in leaves:
+        ranks.setdefault("" if together else leaf.group, len(ranks))
+    by_rank = [ranks["" if together else leaf.group] for leaf in leaves]
+    order = sorted(range(len(leaves)), key=lambda i: (by_rank[i], -_width(leaves[i]), i))
+    shards: list[list[tuple[int, int, int, str]]] = [[]]
+    filled, rank = 0, None
     for index in order:
         for start, size, entry in _cut(leaves[index], limit):
-            if filled and filled + size > limit:
-                groups.append([])
+            if shards[-1] and (filled + size > limit or by_rank[index] != rank):
+                shards.append([])
                 filled = 0
-            groups[-1].append((index, start, size, entry))
-            filled += size
-    return _laid_out(leaves, groups)
+            shards[-1].append((index, start, size, entry))
+            filled, rank = filled + size, by_rank[index]
+    return _laid_out(leaves, shards)
 
 
 def _laid_out(leaves: Sequence[Leaf], groups: list[list[tuple[int, int, int, str]]]) -> Plan:
-    pieces: list[Piece] = []
-    headers: list[tuple[int, bytes]] = []
-    bounds: list[tuple[int, int]] = []
+    planned: list[ShardPlan] = []
     places: dict[int, list[tuple[int, int, str]]] = {index: [] for index in range(len(leaves))}
     cursor = 0
     for shard, group in enumerate(groups):
         begin = cursor
         header = _header([(leaves[index], size, entry) for index, _, size, entry in group])
-        headers.append((begin, header))
         cursor += len(header)
+        pieces = []
         for index, start, size, entry in group:
-            pieces.append(Piece(index, start, size, entry, shard, cursor))
+            pieces.append(Piece(index, start, size, entry, cursor - begin))
             places[index].append((start, shard, entry))
             cursor += size
-        bounds.append((begin, cursor))
+        held = frozenset(leaves[index].group for index, *_ in group)
+        planned.append(ShardPlan(shard, begin, cursor, header, tuple(pieces), held))
         cursor = -(-cursor // 4096) * 4096
     arrays = {
         leaf.name: {
@@ -93,7 +131,7 @@ def _laid_out(leaves: Sequence[Leaf], groups: list[list[tuple[int, int, int, str
         }
         for index, leaf in enumerate(leaves)
     }
-    return Plan(tuple(pieces), tuple(headers), tuple(bounds), max(cursor, 1), arrays)
+    return Plan(tuple(planned), max(cursor, 1), arrays)
 
 
 def _cut(leaf: Leaf, limit: int) -> Iterable[tuple[int, int, str]]:

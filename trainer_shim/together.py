@@ -9,7 +9,7 @@ from typing import TypeVar
 A = TypeVar("A")
 B = TypeVar("B")
 
-CONNECTIONS = 8  # requests at the same time
+CONNECTIONS = 16  # requests at the same time: one connection to S3 carries about 90 MB/s
 
 
 def together(work: Callable[[A], B], items: Sequence[A]) -> list[B]:

@@ -26,6 +26,7 @@ class Array:
     shape: tuple[int, ...]
     size: int  # bytes
     identity: Hashable  # equal for two names of the very same memory: written once
+    group: str = ""  # arrays of different groups share no shard: what changes and what stays lie apart
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Leaf:
     shape: tuple[int, ...]
     size: int  # bytes
     value: Any
+    group: str = ""  # as the framework's description has it
 
 
 Describe = Callable[[Any, str], Array | None]
@@ -102,7 +104,7 @@ class _Flattener:
             while known in self.leaves:
                 known += "~"
             self.names[array.identity] = known
-            self.leaves[known] = Leaf(known, array.dtype, array.shape, array.size, value)
+            self.leaves[known] = Leaf(known, array.dtype, array.shape, array.size, value, array.group)
         return {"$": "array", "name": known}
 
 

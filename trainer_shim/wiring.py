@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from spotrelay.core.ports import LiveStore, ObjectStore, Publisher
 from trainer_shim.environment import Identity
+from trainer_shim.uploading.process import UploadProcess
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,7 @@ class Ports:
     store: LiveStore
     objects: ObjectStore
     publisher: Publisher
+    uploader: UploadProcess | None = None  # sends shards from the staging buffer; without it, `objects` does
 
 
 def connect(identity: Identity) -> Ports:
@@ -33,4 +35,5 @@ def connect(identity: Identity) -> Ports:
         DynamoLiveStore(clients.client("dynamodb"), identity.table),
         S3ObjectStore(clients.client("s3"), identity.bucket),
         BusPublisher(clients.client("events"), identity.bus),
+        UploadProcess(identity.region, identity.bucket),
     )

@@ -7,6 +7,8 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
+from spotrelay.core.ports import Body, parts_of
+
 try:
     from awscrt import checksums as crt
 except ImportError:  # a trimmed machine; S3 takes CRC32 just as well
@@ -17,13 +19,13 @@ STEP = 64 * 2**20  # bytes hashed in one go
 HEADERS = {"crc32c": "ChecksumCRC32C", "crc32": "ChecksumCRC32", "crc64nvme": "ChecksumCRC64NVME"}
 
 
-def checksum_of(body: bytes | memoryview) -> str:
+def checksum_of(body: Body) -> str:
     """The checksum that a put of these bytes declares, "algorithm:base64"."""
     value = 0
-    view = memoryview(body)
-    for start in range(0, len(view), STEP):
-        part = view[start : start + STEP]
-        value = crt.crc32c(part, value) if crt else zlib.crc32(part, value)
+    for view in map(memoryview, parts_of(body)):
+        for start in range(0, len(view), STEP):
+            part = view[start : start + STEP]
+            value = crt.crc32c(part, value) if crt else zlib.crc32(part, value)
     return f"{'crc32c' if crt else 'crc32'}:{base64.b64encode(value.to_bytes(4, 'big')).decode()}"
 
 

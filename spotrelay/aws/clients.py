@@ -68,6 +68,8 @@ def _config(launching: bool) -> Config:
         retries={"mode": "standard", "total_max_attempts": 1 if launching else ATTEMPTS},
         max_pool_connections=32,
         user_agent_extra="spotrelay",
+        # Bodies carry S3's own checksum; SHA-256 of them as well would take longer than sending them.
+        s3={"payload_signing_enabled": False},
     )
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 from botocore.exceptions import FlexibleChecksumError
 
+from spotrelay.aws.bodies import readable, send_in_place
 from spotrelay.aws.checksums import as_header, checksum_of, from_answer
 from spotrelay.aws.failures import FAILURES, Kind, code_of, failed_read, failed_write, kind_of
 from spotrelay.core.errors import AlreadyExists, Damaged, Missing, SpotrelayError
-from spotrelay.core.ports import StoredObject
+from spotrelay.core.ports import Body, StoredObject, size_of
 
 NO_SUCH_VERSION = frozenset({"InvalidArgument", "400"})  # a text that never was a version id
 
@@ -21,17 +22,19 @@ class S3ObjectStore:
     def __init__(self, client: Any, bucket: str) -> None:
         self._client = client
         self.bucket = bucket
+        send_in_place(client)
 
-    def put(self, key: str, body: bytes | memoryview) -> StoredObject:
+    def put(self, key: str, body: Body) -> StoredObject:
         """Create an object; nothing is ever overwritten. At most 5 GiB, as one PutObject takes."""
         checksum = checksum_of(body)
         try:
             answer = self._client.put_object(
-                Bucket=self.bucket, Key=key, Body=_Readable.of(body), IfNoneMatch="*", **as_header(checksum)
+                Bucket=self.bucket, Key=key, Body=readable(body), IfNoneMatch="*", **as_header(checksum)
             )
         except FAILURES as error:
             raise self._failed_put(error, key) from error
-        return StoredObject(key, answer.get("VersionId", "null"), len(body), _bare(answer["ETag"]), True, checksum)
+        etag = _bare(answer["ETag"])
+        return StoredObject(key, answer.get("VersionId", "null"), size_of(body), etag, True, checksum)
 
     def get(self, key: str, version_id: str | None = None) -> bytes:
         """The bytes of one version, compared with S3's own checksum on the way."""
@@ -100,37 +103,6 @@ class S3ObjectStore:
             return Missing(f"{doing}: there is no such version")
         absent = self._no_bucket if code_of(error) == "NoSuchBucket" else "it is not there"
         return failed_read(error, doing, absent)
-
-
-class _Readable:
-    """Bytes of somebody else's memory as a file, so that a request sends them without a copy."""
-
-    def __init__(self, view: memoryview) -> None:
-        self._view = view
-        self._at = 0
-
-    @staticmethod
-    def of(body: bytes | memoryview) -> Any:
-        """What botocore takes for these bytes; it takes no memoryview."""
-        return body if isinstance(body, bytes) else _Readable(body.cast("B"))
-
-    def read(self, size: int = -1) -> memoryview:
-        """The next bytes; none at the end."""
-        begin = self._at
-        self._at = len(self._view) if size < 0 else min(begin + size, len(self._view))
-        return self._view[begin : self._at]
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Go elsewhere; a request that is sent again begins at 0."""
-        self._at = offset + (0, self._at, len(self._view))[whence]
-        return self._at
-
-    def tell(self) -> int:
-        """Where the next bytes come from."""
-        return self._at
-
-    def __len__(self) -> int:
-        return len(self._view)
 
 
 def _version(version_id: str | None) -> dict[str, str]:

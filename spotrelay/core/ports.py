@@ -6,7 +6,7 @@ has to expect besides `Unavailable`, which any of them may raise.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -153,14 +153,27 @@ class StoredObject:
     checksum: str = ""  # "crc32c:<base64>"; empty in listings
 
 
+Body = bytes | memoryview | Sequence[memoryview]  # of an object: in one piece, or in several that follow each other
+
+
+def parts_of(body: Body) -> Sequence[bytes | memoryview]:
+    """The pieces of a body, in their order."""
+    return (body,) if isinstance(body, (bytes, bytearray, memoryview)) else body
+
+
+def size_of(body: Body) -> int:
+    """Bytes of a body."""
+    return sum(memoryview(part).nbytes for part in parts_of(body))
+
+
 class ObjectStore(Protocol):
     """One versioned bucket."""
 
-    def put(self, key: str, body: bytes | memoryview) -> StoredObject:
+    def put(self, key: str, body: Body) -> StoredObject:
         """Create an object; nothing is ever overwritten.
 
         Args:
-            body: a view of bytes is sent as it is, without a copy; it must not change meanwhile.
+            body: views of bytes are sent as they are, without a copy; they must not change meanwhile.
 
         Raises:
             AlreadyExists: the key is taken; read it, it may be your own earlier try.

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from spotrelay.core.errors import AlreadyExists, Damaged, Missing
-from spotrelay.core.ports import StoredObject
+from spotrelay.core.ports import Body, StoredObject, parts_of
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class MemoryObjects:
         self._keys: dict[str, list[_Version]] = {}  # oldest first
         self._count = 0
 
-    def put(self, key: str, body: bytes | memoryview) -> StoredObject:
+    def put(self, key: str, body: Body) -> StoredObject:
         """Create an object; nothing is ever overwritten."""
         with self._lock:
             if self._latest(key) is not None:
                 raise AlreadyExists(f"{key} exists already: read it, it may be your own earlier try")
-            return _shown(key, self._add(key, bytes(body)), latest=True)
+            return _shown(key, self._add(key, b"".join(parts_of(body))), latest=True)
 
     def get(self, key: str, version_id: str | None = None) -> bytes:
         """The bytes of one version."""

@@ -360,7 +360,7 @@ def test_the_staging_buffer_is_allocated_once(world: World) -> None:
         run.step(loss)
         settled(run, step)
         if step > 2:
-            sizes.add((run._session._saver._staging.generation, run._session._saver._staging.size))
+            sizes.add((run._session._saver._taker.staging.generation, run._session._saver._taker.staging.size))
 
     assert len(sizes) == 1
 

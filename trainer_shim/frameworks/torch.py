@@ -10,12 +10,16 @@ from typing import Any
 import torch
 
 from spotrelay.core.errors import InvalidInput
-from trainer_shim.frameworks import torch_data, torch_random
+from spotrelay.core.ports import Body
+from trainer_shim.frameworks import torch_data, torch_random, torch_staging
 from trainer_shim.frameworks.torch_extra import Extra
 from trainer_shim.shards import Plan
+from trainer_shim.staging import Pin
 from trainer_shim.tree import BYTES, Array, Leaf
 
 LIKE_PARAMETER = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")  # optimizer arrays of its shape
+TRAINED, FROZEN, BUFFERS, MOMENTS, COUNTERS, OTHERS = "trained", "frozen", "buffers", "moments", "counters", "others"
+WATCHED = (TRAINED, FROZEN, MOMENTS, COUNTERS)  # not buffers: an attention mask is full of infinities, and rightly so
 COMPILED = "_orig_mod."  # what torch.compile puts into parameter names
 
 
@@ -32,7 +36,11 @@ class TorchFramework:
             **_named("scaler", scaler),
         }
         self.extra = Extra(extra)
-        self._staged: tuple[Plan, int, list[torch.Tensor]] | None = None
+        self._stager = torch_staging.Stager()
+        self._guarded: set[int] = set()
+        self._trained: frozenset[str] = frozenset()  # paths of parameters that an optimizer changes
+        self._frozen: frozenset[str] = frozenset()  # paths of all other parameters
+        self._states: tuple[str, ...] = ()  # beginnings of the paths of optimizers' arrays
 
     @property
     def versions(self) -> dict[str, str]:
@@ -48,6 +56,7 @@ class TorchFramework:
 
     def capture(self) -> dict[str, Any]:
         """See `trainer_shim.framework.Framework.capture`."""
+        self._sort_parameters()
         return {
             "models": {name: _plain_names(model.state_dict()) for name, model in self.models.items()},
             "others": {name: each.state_dict() for name, each in self.others.items()},
@@ -64,38 +73,56 @@ class TorchFramework:
             raise InvalidInput(f"{path} is {kind}: a checkpoint cannot hold it. Materialise it before attach()")
         shape = tuple(value.shape)
         where = (value.data_ptr(), value.device, value.dtype, shape, value.stride())
-        return Array(str(value.dtype).removeprefix("torch."), shape, value.numel() * value.element_size(), where)
+        size = value.numel() * value.element_size()
+        return Array(str(value.dtype).removeprefix("torch."), shape, size, where, self._group(value, path))
 
-    def stage(self, leaves: Sequence[Leaf], plan: Plan, buffer: memoryview) -> None:
+    @property
+    def pin(self) -> Pin | None:
+        """See `trainer_shim.framework.Framework.pin`."""
+        return torch_staging.pin if torch.cuda.is_available() else None
+
+    def stage(self, leaves: Sequence[Leaf], plan: Plan, shard: int, memory: memoryview) -> None:
         """See `trainer_shim.framework.Framework.stage`."""
-        if self._staged is None or self._staged[0] is not plan or self._staged[1] != id(buffer.obj):
-            self._staged = (plan, id(buffer.obj), _destinations(leaves, plan, buffer))
-        gpu = False
-        for piece, target in zip(plan.pieces, self._staged[2], strict=True):
-            leaf = leaves[piece.leaf]
-            if leaf.dtype == BYTES:
-                buffer[piece.offset : piece.offset + piece.size] = leaf.value[piece.start : piece.start + piece.size]
-            elif piece.size:
-                source = leaf.value.detach()
-                gpu = gpu or source.is_cuda
-                if piece.size != leaf.size:
-                    first = piece.start // source.element_size()
-                    source = source.reshape(-1)[first : first + target.numel()]
-                target.copy_(source, non_blocking=True)
-        if gpu:
-            torch.cuda.synchronize()
+        self._stager.stage(leaves, plan, shard, memory)
 
-    def not_finite(self, plan: Plan, buffer: memoryview) -> tuple[str, ...]:
+    def landed(self) -> None:
+        """See `trainer_shim.framework.Framework.landed`."""
+        self._stager.landed()
+
+    def bodies(self, leaves: Sequence[Leaf], plan: Plan) -> list[Body] | None:
+        """See `trainer_shim.framework.Framework.bodies`."""
+        return torch_staging.bodies(leaves, plan)
+
+    def not_finite(self, leaves: Sequence[Leaf], plan: Plan, shard: int, memory: memoryview | None) -> tuple[str, ...]:
         """See `trainer_shim.framework.Framework.not_finite`."""
-        if self._staged is None or self._staged[0] is not plan:
-            return ()
-        watched = self._watched()
+        arrays = self._stager.staged(leaves, plan, shard, memory) if memory is not None else None
         broken = []
-        for piece, target in zip(plan.pieces, self._staged[2], strict=True):
-            name = piece.entry.partition("#")[0]
-            if watched(name) and target.is_floating_point() and not _finite(target):
-                broken.append(name)
+        for index, piece in enumerate(plan.shards[shard].pieces):
+            leaf = leaves[piece.leaf]
+            if leaf.group not in WATCHED:
+                continue
+            array = leaf.value.detach() if arrays is None else arrays[index]
+            if array.is_floating_point() and not _finite(array):
+                broken.append(leaf.name)
         return tuple(dict.fromkeys(broken))
+
+    def keeps_still(self, group: str) -> bool:
+        """See `trainer_shim.framework.Framework.keeps_still`."""
+        return group in (TRAINED, FROZEN, MOMENTS)
+
+    def guard(self, settle: Callable[[], None]) -> bool:
+        """See `trainer_shim.framework.Framework.guard`."""
+        for each in self._optimizers():
+            if id(each) not in self._guarded:
+                each.register_step_pre_hook(lambda *_: settle())
+                self._guarded.add(id(each))
+        return bool(self._guarded)
+
+    def stamps(self, leaves: Sequence[Leaf]) -> list[int]:
+        """See `trainer_shim.framework.Framework.stamps`."""
+        return [
+            leaf.value._version for leaf in leaves if self.keeps_still(leaf.group) and not leaf.value.is_inference()
+        ]
 
     def array(self, data: memoryview, dtype: str, shape: tuple[int, ...]) -> Any:
         """See `trainer_shim.framework.Framework.array`."""
@@ -160,17 +187,31 @@ class TorchFramework:
             return float(value.detach()) if value.numel() == 1 else None
         return None if value is None else float(value)
 
-    def _watched(self) -> Callable[[str], bool]:
-        # Buffers are left out: an attention mask is full of infinities, and rightly so.
-        parameters = {
-            f"models/{name}/{key.replace(COMPILED, '')}"
-            for name, model in self.models.items()
-            for key, _ in model.named_parameters(remove_duplicate=False)
-        }
-        optimizers = tuple(
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        return [each for each in self.others.values() if isinstance(each, torch.optim.Optimizer)]
+
+    def _group(self, value: torch.Tensor, path: str) -> str:
+        if path in self._trained:
+            return TRAINED
+        if path in self._frozen:
+            return FROZEN
+        if path.startswith("models/"):
+            return BUFFERS
+        if path.startswith(self._states):
+            return MOMENTS if value.dim() else COUNTERS
+        return OTHERS
+
+    def _sort_parameters(self) -> None:
+        held = {id(p) for each in self._optimizers() for group in each.param_groups for p in group["params"]}
+        trained, frozen = set(), set()
+        for name, model in self.models.items():
+            for key, parameter in model.named_parameters(remove_duplicate=False):
+                path = f"models/{name}/{key.replace(COMPILED, '')}"
+                (trained if id(parameter) in held or not held else frozen).add(path)
+        self._trained, self._frozen = frozenset(trained), frozenset(frozen)
+        self._states = tuple(
             f"others/{name}/state/" for name, each in self.others.items() if isinstance(each, torch.optim.Optimizer)
         )
-        return lambda name: name in parameters or name.startswith(optimizers)
 
 
 def _named(kind: str, given: Any) -> dict[str, Any]:
@@ -185,20 +226,6 @@ def _named(kind: str, given: Any) -> dict[str, Any]:
 
 def _plain_names(state: Mapping[str, Any]) -> dict[str, Any]:
     return {key.replace(COMPILED, ""): value for key, value in state.items()}
-
-
-def _destinations(leaves: Sequence[Leaf], plan: Plan, buffer: memoryview) -> list[torch.Tensor]:
-    targets = []
-    for piece in plan.pieces:
-        leaf = leaves[piece.leaf]
-        if leaf.dtype == BYTES or piece.size == 0:
-            targets.append(torch.empty(0))
-            continue
-        kind = leaf.value.dtype
-        count = piece.size // leaf.value.element_size()
-        flat = torch.frombuffer(buffer, dtype=kind, count=count, offset=piece.offset)
-        targets.append(flat.view(leaf.shape) if piece.size == leaf.size else flat)
-    return targets
 
 
 def _finite(array: torch.Tensor) -> bool:

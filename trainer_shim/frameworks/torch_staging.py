@@ -1,0 +1,114 @@
+"""Torch arrays on their way into host memory, or sent from where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from spotrelay.core.ports import Body
+from trainer_shim.shards import Piece, Plan
+from trainer_shim.tree import BYTES, Leaf
+
+
+class Stager:
+    """Copies arrays into staging memory; remembers the views of it from one save to the next."""
+
+    def __init__(self) -> None:
+        self._plan: Plan | None = None
+        self._views: dict[tuple[int, int], list[torch.Tensor]] = {}  # by shard and address
+        self._streams: dict[torch.device, torch.cuda.Stream] = {}
+        self._begun: set[torch.device] = set()  # devices with copies on their way
+
+    def stage(self, leaves: Sequence[Leaf], plan: Plan, shard: int, memory: memoryview) -> None:
+        """Begin to copy the arrays of one shard to their places."""
+        for piece, target in zip(plan.shards[shard].pieces, self.staged(leaves, plan, shard, memory), strict=True):
+            leaf = leaves[piece.leaf]
+            if leaf.dtype == BYTES:
+                memory[piece.offset : piece.offset + piece.size] = _bytes(leaf, piece)
+            elif piece.size:
+                self._copy(_flat_part(leaf, piece), target)
+
+    def staged(self, leaves: Sequence[Leaf], plan: Plan, shard: int, memory: memoryview) -> list[torch.Tensor]:
+        """Views of the shard's memory, one for each of its pieces."""
+        if plan is not self._plan:
+            self._plan, self._views = plan, {}
+        address = torch.frombuffer(memory, dtype=torch.uint8, count=1).data_ptr()
+        found = self._views.get((shard, address))
+        if found is None:
+            views = [_view(leaves[piece.leaf], piece, memory) for piece in plan.shards[shard].pieces]
+            found = self._views[shard, address] = views
+        return found
+
+    def landed(self) -> None:
+        """Return once every copy that was begun has arrived."""
+        while self._begun:
+            self._streams[self._begun.pop()].synchronize()
+
+    def _copy(self, source: torch.Tensor, target: torch.Tensor) -> None:
+        if not source.is_cuda:
+            target.copy_(source)
+            return
+        # Beside what the device goes on to compute, after what it has been asked for already.
+        stream = self._streams.get(source.device)
+        if stream is None:
+            stream = self._streams[source.device] = torch.cuda.Stream(source.device)
+        if source.device not in self._begun:
+            stream.wait_stream(torch.cuda.current_stream(source.device))
+            self._begun.add(source.device)
+        with torch.cuda.stream(stream):
+            target.copy_(source, non_blocking=True)
+        source.record_stream(stream)
+
+
+def bodies(leaves: Sequence[Leaf], plan: Plan) -> list[Body] | None:
+    """The shards' bytes where they are, header first; None when some are on a device.
+
+    What is not contiguous is copied, and nothing else.
+    """
+    if any(isinstance(leaf.value, torch.Tensor) and leaf.value.device.type != "cpu" for leaf in leaves):
+        return None
+    found: list[Body] = []
+    for shard in plan.shards:
+        parts = [memoryview(shard.header)]
+        for piece in shard.pieces:
+            leaf = leaves[piece.leaf]
+            if leaf.dtype == BYTES:
+                parts.append(memoryview(_bytes(leaf, piece)))
+            elif piece.size:
+                part = _flat_part(leaf, piece).contiguous().reshape(-1)
+                parts.append(memoryview(part.view(torch.uint8).numpy()))
+        found.append(parts)
+    return found
+
+
+def pin(address: int, size: int) -> Callable[[], None]:
+    """Register host memory, so that copies from a GPU run at full speed; what undoes it.
+
+    Where the driver refuses, copies are slower and otherwise the same.
+    """
+    runtime = torch.cuda.cudart()
+    if int(runtime.cudaHostRegister(address, size, 0)) != 0:
+        return lambda: None
+    return lambda: runtime.cudaHostUnregister(address)
+
+
+def _flat_part(leaf: Leaf, piece: Piece) -> torch.Tensor:
+    source: torch.Tensor = leaf.value.detach()
+    if piece.size == leaf.size:
+        return source
+    first, width = piece.start // source.element_size(), source.element_size()
+    return source.reshape(-1)[first : first + piece.size // width]
+
+
+def _bytes(leaf: Leaf, piece: Piece) -> bytes:
+    part: bytes = leaf.value[piece.start : piece.start + piece.size]
+    return part
+
+
+def _view(leaf: Leaf, piece: Piece, memory: memoryview) -> torch.Tensor:
+    if leaf.dtype == BYTES or piece.size == 0:
+        return torch.empty(0)
+    count = piece.size // leaf.value.element_size()
+    flat = torch.frombuffer(memory, dtype=leaf.value.dtype, count=count, offset=piece.offset)
+    return flat.view(leaf.shape) if piece.size == leaf.size else flat
