@@ -22,7 +22,8 @@ HEADERS = {"crc32c": "ChecksumCRC32C", "crc32": "ChecksumCRC32", "crc64nvme": "C
 def checksum_of(body: Body) -> str:
     """The checksum that a put of these bytes declares, "algorithm:base64"."""
     value = 0
-    for view in map(memoryview, parts_of(body)):
+    for whole in parts_of(body):
+        view = memoryview(whole)
         for start in range(0, len(view), STEP):
             part = view[start : start + STEP]
             value = crt.crc32c(part, value) if crt else zlib.crc32(part, value)

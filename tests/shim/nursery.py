@@ -15,6 +15,7 @@ import os
 import re
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,12 @@ def _child(request: dict[str, Any]) -> None:
 
     def deadly(identity: Any) -> wiring.Ports:
         ports = connect(identity)
-        return wiring.Ports(Deadly(ports.store, fault), Deadly(ports.objects, fault), Deadly(ports.publisher, fault))
+        made = wiring.Ports(Deadly(ports.store, fault), Deadly(ports.objects, fault), Deadly(ports.publisher, fault))
+        if not request["arguments"].pop("uploader", False):
+            return made
+        assert ports.uploader is not None
+        ports.uploader.ask = Deadly(ports.uploader, fault).ask  # type: ignore[method-assign]  # its carriers go there
+        return replace(made, uploader=ports.uploader)
 
     wiring.connect = deadly
     shards.LIMIT = SHARD_BYTES

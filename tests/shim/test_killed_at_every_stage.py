@@ -55,6 +55,24 @@ def test_killed_at_any_request_of_the_second_checkpoint(
     assert ended.outcome["seen"] == expected["seen"]
 
 
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("about", ["digest", "put.*shards/000001"], ids=["hash", "put"])
+def test_killed_while_the_upload_process_works_for_it(
+    cluster: Cluster, expected: dict[str, Any], about: str, moment: str
+) -> None:
+    fault = {"call": "ask", "about": about, "moment": moment}
+    killed = cluster.attempt(1, fault, uploader=True, pace_s=0.02)
+    cluster.hand_over(2)
+
+    ended = cluster.attempt(2, uploader=True)
+
+    assert killed.status == -signal.SIGKILL, killed.said
+    assert ended.status == 0, ended.said
+    assert ended.outcome is not None
+    assert ended.outcome["digest"] == expected["digest"]
+    assert ended.outcome["seen"] == expected["seen"]
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(4))
 def test_killed_at_random_moments_again_and_again(cluster: Cluster, seed: int) -> None:
