@@ -73,6 +73,16 @@ class Flight:
         return self._cancel.is_set()
 
     @property
+    def sent_bytes(self) -> int:
+        """Bytes that the bucket has by now."""
+        return self.snapshot.cargo.sent
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all shards."""
+        return sum(shard.size for shard in self.snapshot.cargo.plan.shards)
+
+    @property
     def fenced(self) -> bool:
         """Whether it was refused because another attempt is in place."""
         return isinstance(self.failure, Fenced)
