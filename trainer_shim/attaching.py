@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import random
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -15,6 +14,7 @@ from spotrelay.core.errors import InvalidInput, Unavailable
 from trainer_shim import wiring
 from trainer_shim.environment import Identity, read_identity
 from trainer_shim.framework import Framework
+from trainer_shim.patience import JITTER
 from trainer_shim.run import Run
 from trainer_shim.session import Session
 from trainer_shim.taking import PLAIN, Wishes
@@ -97,4 +97,4 @@ def _connect(identity: Identity) -> wiring.Ports:
             if time.monotonic() >= deadline:
                 raise
             say(f"AWS is not reachable yet: {error}")
-        time.sleep(random.uniform(1.0, 2.0))
+        time.sleep(JITTER.uniform(1.0, 2.0))

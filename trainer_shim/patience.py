@@ -11,6 +11,7 @@ from spotrelay.core.errors import Contention, OutcomeUnknown, Unavailable
 
 T = TypeVar("T")
 
+JITTER = random.Random()  # of our own: the generators of the script must not notice us
 FIRST_S = 0.2  # before the second try, at most
 MOST_S = 30.0  # between two tries, at most
 
@@ -52,6 +53,6 @@ def persevere(
             on_failure(error)
             if within_s is not None and time.monotonic() - begun > within_s:
                 raise
-        if cancel.wait(wait * random.uniform(0.5, 1.0)):
+        if cancel.wait(wait * JITTER.uniform(0.5, 1.0)):
             raise Cancelled
         wait = min(wait * 2, max(MOST_S * scale, FIRST_S))

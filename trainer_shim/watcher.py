@@ -6,7 +6,6 @@ Both are latched beside the training loop; nothing that the loop does can make t
 from __future__ import annotations
 
 import os
-import random
 import signal
 import threading
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from spotrelay.core.ports import Publisher
 from trainer_shim.environment import Identity
 from trainer_shim.herald import publish
 from trainer_shim.metadata import Metadata, NoMetadata, monotonic_deadline
+from trainer_shim.patience import JITTER
 from trainer_shim.voice import say
 
 TERM_SHARE = 0.25  # of a notice's lead: how long after SIGTERM a machine still lets us work
@@ -117,7 +117,7 @@ class Watcher:
                 misses += 1
                 if misses == 10:
                     say(f"the metadata service does not answer, so a notice may go unseen; training goes on: {error}")
-            self._stopped.wait(self._every_s * random.uniform(0.8, 1.2) * min(2 ** max(misses - 1, 0), 4))
+            self._stopped.wait(self._every_s * JITTER.uniform(0.8, 1.2) * min(2 ** max(misses - 1, 0), 4))
 
     def _publish(self, kind: str, detail: dict[str, str]) -> None:
         identity = self._identity

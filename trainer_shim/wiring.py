@@ -30,7 +30,7 @@ def connect(identity: Identity) -> Ports:
     from spotrelay.aws.object_store import S3ObjectStore
     from spotrelay.aws.publisher import BusPublisher
 
-    clients = Clients(identity.region)
+    clients = Clients(identity.region, attempts=1)  # the SDK's own retries would draw from the script's generators
     return Ports(
         DynamoLiveStore(clients.client("dynamodb"), identity.table),
         S3ObjectStore(clients.client("s3"), identity.bucket),

@@ -19,10 +19,16 @@ ATTEMPTS = 3  # of one call, the first included
 
 
 class Clients:
-    """Makes and keeps clients. Thread-safe; opens nothing before the first client is asked for."""
+    """Makes and keeps clients. Thread-safe; opens nothing before the first client is asked for.
 
-    def __init__(self, region: str, session: boto3.Session | None = None) -> None:
+    Args:
+        attempts: of one call, the first included. With more than one, the SDK draws its pauses from Python's global
+            random generator; a process whose generators belong to somebody else takes one, and tries again itself.
+    """
+
+    def __init__(self, region: str, session: boto3.Session | None = None, attempts: int = ATTEMPTS) -> None:
         self.region = region
+        self._attempts = attempts
         self._session = session
         self._lock = threading.Lock()
         self._made: dict[tuple[str, str, bool], Any] = {}
@@ -47,7 +53,9 @@ class Clients:
         with self._lock:  # making clients is not thread-safe in botocore; using them is
             if key not in self._made:
                 make: Any = self._signed_in().client  # untyped: the service is a variable here
-                self._made[key] = make(service, region_name=region, config=_config(launching))
+                self._made[key] = make(
+                    service, region_name=region, config=_config(1 if launching else self._attempts, launching)
+                )
             return self._made[key]
 
     def _signed_in(self) -> boto3.Session:
@@ -61,11 +69,11 @@ class Clients:
         return session
 
 
-def _config(launching: bool) -> Config:
+def _config(attempts: int, launching: bool) -> Config:
     return Config(
         connect_timeout=CONNECT_S,
         read_timeout=LAUNCH_READ_S if launching else READ_S,
-        retries={"mode": "standard", "total_max_attempts": 1 if launching else ATTEMPTS},
+        retries={"mode": "standard", "total_max_attempts": attempts},
         max_pool_connections=32,
         user_agent_extra="spotrelay",
         # Bodies carry S3's own checksum; SHA-256 of them as well would take longer than sending them.
