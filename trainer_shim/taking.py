@@ -194,8 +194,9 @@ class _Copying:
         Whether somebody wrote to the rest all the same is seen afterwards, by the framework's own count.
         """
         before = self._framework.stamps(self._leaves)
+        waiting = {shard.index for shard in late}
         for shard in self._plan.shards:
-            if shard not in late:
+            if shard.index not in waiting:
                 self._copy(shard)
         self._framework.landed()
 
