@@ -6,14 +6,13 @@ damaged shard can only ever write where the manifest sends it.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 from spotrelay.core.checkpoint import Manifest
 from spotrelay.core.errors import InvalidInput
-from trainer_shim.shards import whole_shape
+from trainer_shim.shards import whole_shape, width
 
 
 @dataclass(frozen=True)
@@ -68,12 +67,6 @@ def inventory(manifest: Manifest) -> Inventory:
         if sum(span.size for span in spans.values()) > shard.size - 8:
             raise InvalidInput(f"{shard.key} of {shard.size} bytes cannot hold what is said to be in it")
     return Inventory(arrays, shards)
-
-
-def width(dtype: str) -> int:
-    """Bytes of one element: the first number in a type's name counts its bits; at least one byte."""
-    bits = re.search(r"\d+", dtype)
-    return max(int(bits[0]) // 8, 1) if bits else 1
 
 
 def _spec(name: str, described: Any) -> ArraySpec:

@@ -22,7 +22,7 @@ from trainer_shim.voice import say
 ASIDE = 0.2  # of the state: what may be kept aside in memory
 ASIDE_LEAST = 64 * 2**20  # bytes that may be kept aside whatever the state's size
 SEGMENT = 8 * 2**20  # bytes of arrays that share a part of the file, at least; given back together
-LARGE = 2**20  # bytes from which an array's memory is its own mapping: given back at once, in huge pages
+LARGE = 2**20  # bytes from which an array's memory is its own mapping, given back at once
 ALIGNMENT = 64  # bytes, as frameworks align their own arrays
 
 
@@ -72,12 +72,8 @@ def landing(found: Inventory, copied: Callable[[str], bool], folder: Path | None
 def fresh(size: int) -> memoryview:
     """Memory that nobody else uses, aligned as a framework's own."""
     if size >= LARGE:
-        mapped = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        try:
-            mapped.madvise(mmap.MADV_HUGEPAGE)
-        except (AttributeError, OSError):  # a kernel without it: slower, not wrong
-            return memoryview(mapped)
-        return memoryview(mapped)
+        # Huge pages are not asked for: to find and clear them costs three times as much as the small ones.
+        return memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
     raw = numpy.empty(size + ALIGNMENT, numpy.uint8)
     skipped = -raw.ctypes.data % ALIGNMENT
     return memoryview(raw[skipped : skipped + size])

@@ -7,6 +7,7 @@ limit is cut into pieces of whole elements; everything else is packed until a sh
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -158,7 +159,13 @@ def _header(entries: list[tuple[Leaf, int, str]]) -> bytes:
 
 
 def _width(leaf: Leaf) -> int:
-    return WIDTHS[CODES.get(leaf.dtype, "U8")]
+    return width(leaf.dtype)
+
+
+def width(dtype: str) -> int:
+    """Bytes of one element: the first number in a type's name counts its bits; at least one byte."""
+    bits = re.search(r"\d+", dtype)
+    return max(int(bits[0]) // 8, 1) if bits else 1
 
 
 def contents(header: bytes | bytearray, size: int) -> dict[str, tuple[int, int]]:

@@ -5,6 +5,7 @@ What is decided here is written down in docs/shim.md, "Across versions".
 
 from __future__ import annotations
 
+import ctypes
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -92,11 +93,19 @@ def _plain(value: Any) -> bool:
 
 
 def _copy(there: torch.Tensor, here: torch.Tensor) -> None:
+    if _is_one_run_of_bytes(here) and _is_one_run_of_bytes(there):
+        # torch would wake its threads for each tensor, which costs more than the copy itself.
+        ctypes.memmove(here.data_ptr(), there.data_ptr(), here.nbytes)
+        return
     for dimension, stride in enumerate(here.stride()):
         if stride == 0 and here.shape[dimension] > 1:  # one element under several indices
             here, there = here.narrow(dimension, 0, 1), there.narrow(dimension, 0, 1)
     with torch.no_grad():
         here.copy_(there)
+
+
+def _is_one_run_of_bytes(value: torch.Tensor) -> bool:
+    return value.device.type == "cpu" and value.is_contiguous() and not value.is_conj() and not value.is_neg()
 
 
 def optimizer_misfits(name: str, kind: str, saved: Mapping[str, Any], live: torch.optim.Optimizer) -> list[str]:
