@@ -20,7 +20,7 @@ from trainer_shim.inventory import ArraySpec, Inventory
 from trainer_shim.voice import say
 
 ASIDE = 0.2  # of the state: what may be kept aside in memory
-ASIDE_LEAST = 64 * 2**20  # bytes that may be kept aside whatever the state's size
+ASIDE_LEAST = 16 * 2**20  # bytes that may be kept aside whatever the state's size
 SEGMENT = 8 * 2**20  # bytes of arrays that share a part of the file, at least; given back together
 LARGE = 2**20  # bytes from which an array's memory is its own mapping, given back at once
 ALIGNMENT = 64  # bytes, as frameworks align their own arrays
