@@ -63,9 +63,9 @@ def inventory(manifest: Manifest) -> Inventory:
                     raise InvalidInput(f"{name} lies where no shard or something else is")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InvalidInput(f"its table of arrays has a form that no version writes ({error!r})") from error
-    for shard, spans in zip(manifest.shards, shards, strict=True):
-        if sum(span.size for span in spans.values()) > shard.size - 8:
-            raise InvalidInput(f"{shard.key} of {shard.size} bytes cannot hold what is said to be in it")
+    for each, spans in zip(manifest.shards, shards, strict=True):
+        if sum(span.size for span in spans.values()) > each.size - 8:
+            raise InvalidInput(f"{each.key} of {each.size} bytes cannot hold what is said to be in it")
     return Inventory(arrays, shards)
 
 

@@ -76,7 +76,7 @@ def fresh(size: int) -> memoryview:
         return memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
     raw = numpy.empty(size + ALIGNMENT, numpy.uint8)
     skipped = -raw.ctypes.data % ALIGNMENT
-    return memoryview(raw[skipped : skipped + size])
+    return raw[skipped : skipped + size].data
 
 
 class InMemory:
