@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from spotrelay.core.ports import Body
 from trainer_shim.shards import Plan
 from trainer_shim.staging import Pin
-from trainer_shim.tree import Array, Leaf
+from trainer_shim.tree import Array, Composite, Leaf
 
 
 class Feed(Protocol):
@@ -53,8 +53,8 @@ class Framework(Protocol):
         """The training state: live arrays, not copies, in a tree that `tree.flatten` accepts."""
         ...
 
-    def describe(self, value: Any, path: str) -> Array | None:
-        """What a value is if it is an array of the framework's.
+    def describe(self, value: Any, path: str) -> Array | Composite | None:
+        """What a value is if it is an array of the framework's, or made up of several.
 
         Raises:
             InvalidInput: it is one that no checkpoint can hold.
@@ -99,10 +99,33 @@ class Framework(Protocol):
         ...
 
     def array(self, data: memoryview, dtype: str, shape: tuple[int, ...]) -> Any:
-        """An array over these bytes, to be read only.
+        """An array over these bytes, which nobody else uses: the training may go on in this very memory.
 
         Raises:
             InvalidInput: they cannot be one.
+        """
+        ...
+
+    def stand_in(self, dtype: str, shape: tuple[int, ...]) -> Any:
+        """What `misfits` takes for an array that has not been fetched yet; needs no memory.
+
+        Raises:
+            InvalidInput: there is no such type, or no such array.
+        """
+        ...
+
+    def compose(self, kind: str, parts: dict[str, Any]) -> Any:
+        """What `describe` said to be made up of these parts, of arrays or of stand-ins.
+
+        Raises:
+            InvalidInput: they cannot be one.
+        """
+        ...
+
+    def copied(self, name: str) -> bool:
+        """Whether `apply` copies the array of this name into memory that the script holds already.
+
+        If not, the script gets the memory that was given to `array`.
         """
         ...
 
@@ -111,7 +134,10 @@ class Framework(Protocol):
         ...
 
     def apply(self, state: dict[str, Any]) -> None:
-        """Put a state that has no misfits into the model, the optimizer and the rest."""
+        """Put a state that has no misfits into the model, the optimizer and the rest.
+
+        The arrays are taken out of the state on the way, so that each is given back as soon as it was copied.
+        """
         ...
 
     def apply_randomness(self, state: dict[str, Any]) -> None:

@@ -1,23 +1,30 @@
-"""A checkpoint on its way back: every byte is proven before anything looks at it."""
+"""A checkpoint on its way back: every byte is proven before anything of the script is touched."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import xxhash
-
-from spotrelay.core.checkpoint import Checkpoint, Commit, Manifest, Shard, decode_manifest, digest_of
-from spotrelay.core.errors import Damaged, InvalidInput, Missing
+from spotrelay.core.checkpoint import Checkpoint, Commit, Manifest, decode_manifest, digest_of
+from spotrelay.core.errors import Damaged, InvalidInput
+from trainer_shim.fetching import Call, cached, fetch_shard, whole
 from trainer_shim.framework import Framework
-from trainer_shim.shards import gather, read
+from trainer_shim.inventory import ArraySpec, Inventory, inventory
+from trainer_shim.landing import Place, landing
 from trainer_shim.together import together
 from trainer_shim.tree import unflatten
+from trainer_shim.voice import say
 from trainer_shim.wiring import Ports
 
-Call = Callable[[Callable[[], Any]], Any]
+LARGEST_MANIFEST = 2**30  # bytes
+CONNECTIONS = 16  # shards on their way at the same time, at most: one connection carries so much and no more
+FOR_EACH_CORE = 4  # of them
+
+Fits = Callable[[dict[str, Any], Commit], None]
 
 
 @dataclass(frozen=True)
@@ -26,80 +33,95 @@ class Restored:
 
     checkpoint: Checkpoint
     manifest: Manifest
-    state: dict[str, Any]
+    state: dict[str, Any]  # its arrays belong to nobody else; applying it uses them up
 
 
-def fetch(checkpoint: Checkpoint, ports: Ports, framework: Framework, cache: Path | None, call: Call) -> Restored:
+def fetch(
+    checkpoint: Checkpoint, ports: Ports, framework: Framework, cache: Path | None, call: Call, fits: Fits | None = None
+) -> Restored:
     """The training state in a checkpoint, proven against its commit; touches nothing.
 
     Args:
+        cache: folder with shards that the agent fetched; checked like any other.
         call: runs a request, again while it is safe and may help.
+        fits: raises if this state, with stand-ins for its arrays, cannot be applied; asked before a shard is fetched.
 
     Raises:
         Damaged: something differs from what was committed, or is gone; names the object.
         UnknownFormat: a newer version wrote it.
     """
-    manifest = _manifest(checkpoint.commit, ports, call)
-    bodies = together(lambda shard: _shard(shard, ports, cache, call), manifest.shards)
-    entries = [read(memoryview(body), shard.key) for body, shard in zip(bodies, manifest.shards, strict=True)]
+    commit = checkpoint.commit
+    manifest = _manifest(commit, ports, cache, call)
     try:
-        table, tree = manifest.tree["arrays"], manifest.tree["state"]
-        arrays = {
-            name: framework.array(gather(name, each, entries), each["dtype"], tuple(each["shape"]))
-            for name, each in table.items()
-        }
-        return Restored(checkpoint, manifest, unflatten(tree, arrays.__getitem__))
-    except (InvalidInput, KeyError, TypeError, AttributeError) as error:
-        raise Damaged(f"checkpoint {checkpoint.id}: its manifest does not describe its shards ({error})") from error
+        found = inventory(manifest)
+        expected = _state(
+            manifest, {name: _stand_in(framework, spec) for name, spec in found.arrays.items()}, framework
+        )
+    except InvalidInput as error:
+        raise _undescribed(commit, error) from error
+    if fits is not None:
+        fits(expected, commit)
+    places = _landed(manifest, found, ports, framework, cache, call)
+    arrays: dict[str, Any] = {}
+    try:
+        for name, spec in found.arrays.items():
+            arrays[name] = framework.array(places.pop(name).take(), spec.dtype, spec.shape)
+        return Restored(checkpoint, manifest, _state(manifest, arrays, framework))
+    except InvalidInput as error:
+        raise _undescribed(commit, error) from error
 
 
-def _manifest(commit: Commit, ports: Ports, call: Call) -> Manifest:
-    body = _get(commit.manifest_key, commit.manifest_version, ports, call)
+def _landed(
+    manifest: Manifest, found: Inventory, ports: Ports, framework: Framework, cache: Path | None, call: Call
+) -> dict[str, Place]:
+    """Every array of a checkpoint in its place, proven."""
+
+    def land(folder: Path | None) -> dict[str, Place]:
+        places = landing(found, framework.copied, folder)
+        jobs = list(zip(manifest.shards, found.shards, strict=True))
+        connections = min(CONNECTIONS, FOR_EACH_CORE * (os.cpu_count() or 1))
+        together(lambda job: fetch_shard(job[0], job[1], places, ports.objects, cache, call), jobs, connections)
+        return places
+
+    try:
+        return land(cache if cache is not None and cache.is_dir() else Path(tempfile.gettempdir()))
+    except OSError as error:
+        say(f"the disk failed during the restore, it begins anew in memory alone: {error}")
+    return land(None)
+
+
+def _stand_in(framework: Framework, spec: ArraySpec) -> Any:
+    return framework.stand_in(spec.dtype, spec.shape)
+
+
+def _state(manifest: Manifest, arrays: Mapping[str, Any], framework: Framework) -> dict[str, Any]:
+    try:
+        state = unflatten(manifest.tree["state"], arrays.__getitem__, framework.compose)
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InvalidInput(f"its state has a form that no version writes ({error!r})") from error
+    if not isinstance(state, dict):
+        raise InvalidInput("its state is no dictionary")
+    return state
+
+
+def _undescribed(commit: Commit, error: Exception) -> Damaged:
+    text = f"checkpoint {commit.id}: its manifest does not describe its shards ({error})"
+    return Damaged(text, commit.manifest_key, commit.manifest_version)
+
+
+def _manifest(commit: Commit, ports: Ports, cache: Path | None, call: Call) -> Manifest:
+    key, version = commit.manifest_key, commit.manifest_version
+    body = cached(key, cache, LARGEST_MANIFEST)
+    for _ in range(2):  # the way here may be what damaged it
+        if digest_of(body) != commit.manifest_digest:
+            body = whole(key, version, ports.objects, call, LARGEST_MANIFEST)
     if digest_of(body) != commit.manifest_digest:
-        raise Damaged(f"{commit.manifest_key} is not the manifest that was committed as {commit.id}")
+        raise Damaged(f"{key} is not the manifest that was committed as {commit.id}", key, version)
     try:
         manifest = decode_manifest(body)
     except InvalidInput as error:
-        raise Damaged(f"{commit.manifest_key}: {error}") from error
+        raise Damaged(f"{key}: {error}", key, version) from error
     said = (manifest.run_id, manifest.generation, manifest.save, manifest.step)
     if said != (commit.run_id, commit.generation, commit.save, commit.step):
-        raise Damaged(f"{commit.manifest_key} is the manifest of another checkpoint than {commit.id}")
+        raise Damaged(f"{key} is the manifest of another checkpoint than {commit.id}", key, version)
     return manifest
-
-
-def _shard(shard: Shard, ports: Ports, cache: Path | None, call: Call) -> bytes:
-    held = _cached(shard, cache)
-    if held is not None:
-        return held
-    body = _get(shard.key, shard.version_id, ports, call)
-    if not _is(body, shard):
-        body = _get(shard.key, shard.version_id, ports, call)  # the way here may be what damaged it
-    if not _is(body, shard):
-        raise Damaged(f"{shard.key} at version {shard.version_id} has other bytes than were saved")
-    return body
-
-
-def _cached(shard: Shard, cache: Path | None) -> bytes | None:
-    if cache is None:
-        return None
-    try:
-        body = (cache / shard.key.rpartition("/")[2]).read_bytes()
-    except OSError:
-        return None  # a cache may always be empty
-    return body if _is(body, shard) else None
-
-
-def _is(body: bytes, shard: Shard) -> bool:
-    return len(body) == shard.size and xxhash.xxh3_128_hexdigest(body) == shard.digest
-
-
-def _get(key: str, version_id: str, ports: Ports, call: Call) -> bytes:
-    try:
-        try:
-            body = call(lambda: ports.objects.get(key, version_id))
-        except Damaged:  # on its way, perhaps
-            body = call(lambda: ports.objects.get(key, version_id))
-    except Missing as error:
-        raise Damaged(f"{key} at version {version_id} is gone from the bucket") from error
-    assert isinstance(body, bytes)
-    return body

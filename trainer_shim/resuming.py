@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from spotrelay.core.checkpoint import CheckpointId
+from typing import Any
+
+from spotrelay.core.checkpoint import CheckpointId, Commit
 from spotrelay.core.errors import Damaged, InvalidInput
 from spotrelay.core.live import Phase
 from trainer_shim.checkpointer import versions
 from trainer_shim.entry import Gate, choose
 from trainer_shim.framework import Framework
 from trainer_shim.herald import Herald
-from trainer_shim.restoring import Restored, fetch
+from trainer_shim.restoring import Fits, Restored, fetch
 from trainer_shim.voice import say
 
 
@@ -27,12 +29,14 @@ def resume(gate: Gate, framework: Framework, herald: Herald) -> Restored | None:
     while (checkpoint := choose(gate, frozenset(damaged))) is not None:
         gate.pulse.set(at_once=True, phase=Phase.RESTORING)
         try:
-            restored = fetch(checkpoint, gate.ports, framework, gate.identity.cache, gate.call)
+            fits = _checked(framework) if framework.ready else None
+            restored = fetch(checkpoint, gate.ports, framework, gate.identity.cache, gate.call, fits)
         except Damaged as error:
             say(f"checkpoint {checkpoint.id} is damaged, the one before it is tried: {error}")
             damaged.add(checkpoint.id)
+            where = {"key": error.key, "version": error.version} if error.key else {}
             about = {"generation": checkpoint.id.generation, "save": checkpoint.id.save, "problem": str(error)}
-            herald.send("Checkpoint Damaged", about)
+            herald.send("Checkpoint Damaged", {**about, **where})
             continue
         if framework.ready:
             fit(restored, framework)
@@ -48,13 +52,7 @@ def fit(restored: Restored, framework: Framework) -> None:
         InvalidInput: it does not fit; names every misfit. Nothing was changed.
     """
     commit = restored.checkpoint.commit
-    misfits = framework.misfits(restored.state)
-    if misfits:
-        more = f" and {len(misfits) - 10} more" if len(misfits) > 10 else ""
-        raise InvalidInput(
-            f"run {commit.run_id}: checkpoint {commit.id} does not fit this script, and nothing of it was "
-            f"applied: {'; '.join(misfits[:10])}{more}. Mend the script, or submit it as a new run"
-        )
+    _checked(framework)(restored.state, commit)
     framework.apply(restored.state)
     then, now = restored.manifest, versions(framework)
     if then.threads != framework.threads:
@@ -65,6 +63,19 @@ def fit(restored: Restored, framework: Framework) -> None:
     changed = [f"{name} {was} (here {now.get(name)})" for name, was in then.versions.items() if now.get(name) != was]
     if changed:
         say(f"checkpoint {commit.id} was computed with {', '.join(changed)}: results may differ in their last bits")
+
+
+def _checked(framework: Framework) -> Fits:
+    def check(state: dict[str, Any], commit: Commit) -> None:
+        misfits = framework.misfits(state)
+        if misfits:
+            more = f" and {len(misfits) - 10} more" if len(misfits) > 10 else ""
+            raise InvalidInput(
+                f"run {commit.run_id}: checkpoint {commit.id} does not fit this script, and nothing of it was "
+                f"applied: {'; '.join(misfits[:10])}{more}. Mend the script, or submit it as a new run"
+            )
+
+    return check
 
 
 def _tell(restored: Restored, gate: Gate, herald: Herald) -> None:

@@ -7,19 +7,20 @@ limit is cut into pieces of whole elements; everything else is packed until a sh
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from spotrelay.core.errors import Damaged, InvalidInput
+from spotrelay.core.codec import strict_json
 from trainer_shim.tree import BYTES, Leaf
 
 LIMIT = 64 * 2**20  # bytes of arrays in one shard, at most
 LEAST = 8 * 2**20  # bytes of arrays in one shard, where there is enough to fill it: a request costs time too
 SPREAD = 16  # shards that a state is spread over where it can be: one connection carries so much and no more
 APART = 64  # a state below LIMIT / APART is not worth shards of its own for each group
-LONGEST_HEADER = 100 * 2**20  # bytes; as the format's own reader has it
+MOST_DIMENSIONS = 64
 
 CODES = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16",
@@ -127,7 +128,7 @@ def _laid_out(leaves: Sequence[Leaf], groups: list[list[tuple[int, int, int, str
         leaf.name: {
             "dtype": leaf.dtype,
             "shape": list(leaf.shape),
-            "at": [[shard, entry] for _, shard, entry in sorted(places[index])],
+            "at": [[shard, entry, start] for start, shard, entry in sorted(places[index])],
         }
         for index, leaf in enumerate(leaves)
     }
@@ -158,52 +159,49 @@ def _header(entries: list[tuple[Leaf, int, str]]) -> bytes:
 
 
 def _width(leaf: Leaf) -> int:
-    return WIDTHS[CODES.get(leaf.dtype, "U8")]
+    return width(leaf.dtype)
 
 
-def read(body: memoryview, name: str) -> dict[str, memoryview]:
-    """The pieces of a shard by entry, as views of its bytes.
+def width(dtype: str) -> int:
+    """Bytes of one element: the first number in a type's name counts its bits; at least one byte."""
+    bits = re.search(r"\d+", dtype)
+    return max(int(bits[0]) // 8, 1) if bits else 1
+
+
+def contents(header: bytes | bytearray, size: int) -> dict[str, tuple[int, int]]:
+    """Where each entry of a shard is within its arrays, in their order.
+
+    Args:
+        header: its JSON text, which nobody has proven yet.
+        size: bytes of arrays that follow it.
 
     Raises:
-        Damaged: the header does not describe exactly these bytes; names the shard.
+        ValueError: it does not describe exactly these bytes.
     """
     try:
-        return _read(body)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise Damaged(f"shard {name} is damaged: its header does not describe its bytes ({error})") from error
+        return _contents(strict_json(header), size)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"the header has a form that no version writes ({error!r})") from error
 
 
-def _read(body: memoryview) -> dict[str, memoryview]:
-    length = int.from_bytes(body[:8], "little")
-    if len(body) < 8 or length > min(LONGEST_HEADER, len(body) - 8):
-        raise ValueError("the header's length is impossible")
-    table = json.loads(bytes(body[8 : 8 + length]))
-    data = body[8 + length :]
+def whole_shape(shape: Any) -> bool:
+    """Whether it is a shape, and one whose product is soon found out."""
+    return len(shape) <= MOST_DIMENSIONS and all(type(n) is int and 0 <= n < 2**63 for n in shape)
+
+
+def _contents(table: Any, size: int) -> dict[str, tuple[int, int]]:
     table.pop("__metadata__", None)
-    entries: dict[str, memoryview] = {}
+    entries: dict[str, tuple[int, int]] = {}
     expected = 0
     for entry, described in sorted(table.items(), key=lambda item: item[1]["data_offsets"]):
         begin, end = described["data_offsets"]
-        if begin != expected or end < begin or end > len(data):
-            raise ValueError(f"{entry} lies outside, or not where the one before it ends")
+        if type(begin) is not int or type(end) is not int or begin != expected or not begin <= end <= size:
+            raise ValueError(f"{entry[:80]} lies outside, or not where the one before it ends")
         shape = described["shape"]
-        if any(type(n) is not int or n < 0 for n in shape) or prod(shape) * WIDTHS[described["dtype"]] != end - begin:
-            raise ValueError(f"{entry} has another size than its shape says")
-        entries[entry] = data[begin:end]
+        if not whole_shape(shape) or prod(shape) * WIDTHS[described["dtype"]] != end - begin:
+            raise ValueError(f"{entry[:80]} has another size than its shape says")
+        entries[entry] = (begin, end)
         expected = end
-    if expected != len(data):
+    if expected != size:
         raise ValueError("bytes are left over")
     return entries
-
-
-def gather(name: str, described: Any, shards: Sequence[dict[str, memoryview]]) -> memoryview:
-    """The bytes of one array of the manifest's table, in one piece.
-
-    Raises:
-        InvalidInput: the table points at what the shards do not have.
-    """
-    try:
-        parts = [shards[shard][entry] for shard, entry in described["at"]]
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise InvalidInput(f"the manifest places {name} where the shards have nothing") from error
-    return parts[0] if len(parts) == 1 else memoryview(bytearray().join(parts))

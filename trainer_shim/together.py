@@ -12,8 +12,8 @@ B = TypeVar("B")
 CONNECTIONS = 16  # requests at the same time: one connection to S3 carries about 90 MB/s
 
 
-def together(work: Callable[[A], B], items: Sequence[A]) -> list[B]:
-    """`work` done to every item, in their order.
+def together(work: Callable[[A], B], items: Sequence[A], connections: int = CONNECTIONS) -> list[B]:
+    """`work` done to every item, in their order, `connections` of them at the same time.
 
     The first failure ends the rest before they begin and is raised once none is under way.
     """
@@ -35,7 +35,7 @@ def together(work: Callable[[A], B], items: Sequence[A]) -> list[B]:
 
     threads = [
         threading.Thread(target=run, name=f"spotrelay-io-{number}", daemon=True)
-        for number in range(min(CONNECTIONS, len(items)) - 1)
+        for number in range(min(connections, len(items)) - 1)
     ]
     begun = []
     for thread in threads:

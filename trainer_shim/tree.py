@@ -30,6 +30,14 @@ class Array:
 
 
 @dataclass(frozen=True)
+class Composite:
+    """What a framework says about a value that several of its arrays make up."""
+
+    kind: str  # the framework's own name for it
+    parts: dict[str, Any]  # arrays, and what `flatten` takes
+
+
+@dataclass(frozen=True)
 class Leaf:
     """One array of a state, still where the framework keeps it."""
 
@@ -41,7 +49,8 @@ class Leaf:
     group: str = ""  # as the framework's description has it
 
 
-Describe = Callable[[Any, str], Array | None]
+Describe = Callable[[Any, str], Array | Composite | None]
+Compose = Callable[[str, dict[str, Any]], Any]
 
 
 def flatten(state: Any, describe: Describe) -> tuple[Any, list[Leaf]]:
@@ -84,6 +93,9 @@ class _Flattener:
                 "cannot hold: use numbers, texts, lists, dictionaries, tensors, or an object with "
                 "state_dict and load_state_dict"
             )
+        if isinstance(array, Composite):
+            parts = {name: self.encode(part, f"{path}/{name}") for name, part in array.parts.items()}
+            return {"$": "composite", "kind": array.kind, "parts": parts}
         return self._encode_array(value, array, path)
 
     def _encode_bytes(self, value: bytes, path: str) -> Any:
@@ -108,32 +120,42 @@ class _Flattener:
         return {"$": "array", "name": known}
 
 
-def unflatten(tree: Any, array: Callable[[str], Any]) -> Any:
-    """The state that `flatten` was given; `array` supplies each one by its name.
+def _nothing_composite(kind: str, parts: dict[str, Any]) -> Any:
+    raise InvalidInput(f"{kind} is nothing that this framework knows")
+
+
+def unflatten(tree: Any, array: Callable[[str], Any], compose: Compose = _nothing_composite) -> Any:
+    """The state that `flatten` was given.
+
+    Args:
+        array: supplies each array by its name.
+        compose: makes of its parts what a framework has described as made up of several arrays.
 
     Raises:
         InvalidInput: the tree has a form that no `flatten` makes.
     """
     if isinstance(tree, list):
-        return [unflatten(item, array) for item in tree]
+        return [unflatten(item, array, compose) for item in tree]
     if not isinstance(tree, dict):
         return tree
     if "$" not in tree:
-        return {key: unflatten(item, array) for key, item in tree.items()}
+        return {key: unflatten(item, array, compose) for key, item in tree.items()}
     try:
-        return _decode(tree, array)
-    except (KeyError, TypeError, ValueError) as error:
+        return _decode(tree, array, compose)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InvalidInput(f"the state's tree holds {str(tree)[:80]}, which no version writes") from error
 
 
-def _decode(tree: dict[str, Any], array: Callable[[str], Any]) -> Any:
+def _decode(tree: dict[str, Any], array: Callable[[str], Any], compose: Compose) -> Any:
     kind = tree["$"]
     if kind == "array":
         return array(tree["name"])
     if kind == "tuple":
-        return tuple(unflatten(item, array) for item in tree["items"])
+        return tuple(unflatten(item, array, compose) for item in tree["items"])
     if kind == "dict":
-        return {unflatten(key, array): unflatten(item, array) for key, item in tree["items"]}
+        return {unflatten(key, array, compose): unflatten(item, array, compose) for key, item in tree["items"]}
+    if kind == "composite":
+        return compose(tree["kind"], {name: unflatten(part, array, compose) for name, part in tree["parts"].items()})
     if kind == "bytes":
         return base64.b64decode(tree["base64"], validate=True)
     if kind == "float":

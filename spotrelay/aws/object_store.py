@@ -10,9 +10,11 @@ from botocore.exceptions import FlexibleChecksumError
 from spotrelay.aws.bodies import readable, send_in_place
 from spotrelay.aws.checksums import as_header, checksum_of, from_answer
 from spotrelay.aws.failures import FAILURES, Kind, code_of, failed_read, failed_write, kind_of
+from spotrelay.aws.streams import S3Stream
 from spotrelay.core.errors import AlreadyExists, Damaged, Missing, SpotrelayError
 from spotrelay.core.ports import Body, StoredObject, size_of
 
+BEYOND_THE_END = frozenset({"InvalidRange", "416"})
 NO_SUCH_VERSION = frozenset({"InvalidArgument", "400"})  # a text that never was a version id
 
 
@@ -49,6 +51,18 @@ class S3ObjectStore:
         except FAILURES as error:
             raise self._failed_get(error, doing, version_id) from error
         return body
+
+    def stream(self, key: str, version_id: str | None = None, start: int = 0) -> S3Stream:
+        """The bytes of one version as they arrive, compared with nothing."""
+        doing = f"reading {_named(self.bucket, key, version_id)}"
+        part = {"Range": f"bytes={start}-"} if start else {}
+        try:
+            answer = self._client.get_object(Bucket=self.bucket, Key=key, **_version(version_id), **part)
+        except FAILURES as error:
+            if code_of(error) in BEYOND_THE_END:
+                raise Damaged(f"{doing}: it has no byte at {start}") from error
+            raise self._failed_get(error, doing, version_id) from error
+        return S3Stream(answer, doing)
 
     def head(self, key: str, version_id: str | None = None) -> StoredObject:
         """Size, ETag, version and checksum."""

@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Any
 
-from spotrelay.core.codec import from_json, to_json
+from spotrelay.core.codec import from_json, strict_json, to_json
 from spotrelay.core.errors import InvalidInput, UnknownFormat
 
 FORMAT = 1  # of manifests and shards; a reader refuses a higher one by name
@@ -98,7 +98,7 @@ def decode_manifest(data: bytes) -> Manifest:
         InvalidInput: these bytes are no manifest; fall back one checkpoint.
     """
     try:
-        value = json.loads(data)
+        value = strict_json(data)
     except ValueError as error:
         raise InvalidInput(f"not a manifest: {error}") from error
     written = value.get("format") if isinstance(value, dict) else None

@@ -7,6 +7,7 @@ that this version does not know are ignored on the way in: a newer writer may ha
 from __future__ import annotations
 
 import dataclasses
+import json
 import types
 import typing
 from datetime import UTC, datetime, timedelta
@@ -43,6 +44,29 @@ def from_json(kind: type[T], data: Any, where: str = "") -> T:
         InvalidInput: a value has the wrong type or a required key is missing; names the path.
     """
     return typing.cast(T, _read(kind, data, where or getattr(kind, "__name__", str(kind))))
+
+
+def strict_json(text: bytes | bytearray | str) -> Any:
+    """What a JSON text of our own says, where two readers could not understand it in two ways.
+
+    Raises:
+        ValueError: it is no JSON, repeats a key, is nested too deeply, or has a number that is none.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_distinct, parse_constant=_refuse_constant)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("it repeats a key")
+    return found
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -54,6 +54,11 @@ class Missing(SpotrelayError):
 class Damaged(SpotrelayError):
     """Bytes differ from what the manifest says. Condemn the checkpoint, fall back to the one before."""
 
+    def __init__(self, text: str, key: str = "", version: str = "") -> None:
+        super().__init__(text)
+        self.key = key  # of the damaged object, where it is known
+        self.version = version
+
 
 class UnknownFormat(SpotrelayError):
     """Written by a newer version. Upgrade this side; what is there was not touched."""

@@ -166,6 +166,27 @@ def size_of(body: Body) -> int:
     return sum(memoryview(part).nbytes for part in parts_of(body))
 
 
+class Stream(Protocol):
+    """The bytes of one object on their way here. A context manager; leaving it early costs the connection."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole object, wherever the stream began."""
+        ...
+
+    def fill(self, view: memoryview) -> None:
+        """Put the next bytes straight into this memory, all of it.
+
+        Raises:
+            Unavailable: the answer broke off, or ended; open another stream where this view begins.
+        """
+        ...
+
+    def __enter__(self) -> Stream: ...
+
+    def __exit__(self, *failure: object) -> None: ...
+
+
 class ObjectStore(Protocol):
     """One versioned bucket."""
 
@@ -186,6 +207,18 @@ class ObjectStore(Protocol):
         Raises:
             Missing: no such object or version.
             Damaged: what arrived does not match S3's own checksum.
+        """
+        ...
+
+    def stream(self, key: str, version_id: str | None = None, start: int = 0) -> Stream:
+        """The bytes of one version as they arrive, compared with nothing: the caller knows their digest.
+
+        Args:
+            start: the first byte wanted.
+
+        Raises:
+            Missing: no such object or version.
+            Damaged: it has no byte there.
         """
         ...
 

@@ -19,10 +19,11 @@ P = TypeVar("P")
 READS = frozenset(
     {
         "load", "run_of", "due", "all_runs", "timeline", "read_run", "read_lease", "checkpoints",
-        "get", "head", "list_versions", "find", "states", "managed", "prices", "launches_allowed",
+        "get", "stream", "head", "list_versions", "find", "states", "managed", "prices", "launches_allowed",
     }
 )  # fmt: skip
 ITERATED = frozenset({"all_runs", "list_versions", "managed"})  # reads that answer with an iterator
+STREAMED = frozenset({"stream"})  # reads whose answer arrives bit by bit, and is lost in its middle
 PURE = frozenset({"prepare", "now"})  # never touch the world, so never fail
 
 
@@ -89,15 +90,40 @@ class _Faulty:
         _before(fault, name)
         if fault is Fault.STALE and question in self._answers:
             return _given(name, self._answers[question])
+        if fault is Fault.LOST_REPLY and name in STREAMED:
+            return _CutStream(target(*args, **named), name)
         if fault is Fault.LOST_REPLY:
             _lose(name, target, args, named)
         answer = target(*args, **named)
         if fault is Fault.CRASH_AFTER:
             raise Crash(f"after {name}")
-        if name in READS:
+        if name in READS - STREAMED:
             self._answers[question] = list(answer) if name in ITERATED else answer
             return _given(name, self._answers[question])
         return answer
+
+
+class _CutStream:
+    """A stream that breaks off before the view that reaches beyond the object's middle."""
+
+    def __init__(self, stream: Any, name: str) -> None:
+        self.size = stream.size
+        self._stream = stream
+        self._name = name
+        self._filled = 0
+
+    def fill(self, view: memoryview) -> None:
+        self._filled += len(view)
+        if 2 * self._filled > self.size:
+            raise Unavailable(f"{self._name}: the answer broke off")
+        self._stream.fill(view)
+
+    def __enter__(self) -> _CutStream:
+        self._stream.__enter__()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._stream.__exit__(*failure)
 
 
 def _given(name: str, answer: Any) -> Any:

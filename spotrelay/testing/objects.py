@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from spotrelay.core.errors import AlreadyExists, Damaged, Missing
+from spotrelay.core.errors import AlreadyExists, Damaged, Missing, Unavailable
 from spotrelay.core.ports import Body, StoredObject, parts_of
 
 
@@ -19,6 +19,30 @@ class _Version:
     body: bytes | None  # None: a delete marker
     etag: str
     checksum: str
+
+
+class MemoryStream:
+    """A `Stream` over bytes in memory."""
+
+    def __init__(self, key: str, body: bytes, start: int = 0) -> None:
+        self.size = len(body)
+        self._key = key
+        self._body = memoryview(body)
+        self._at = start
+
+    def fill(self, view: memoryview) -> None:
+        """Put the next bytes straight into this memory, all of it."""
+        end = self._at + len(view)
+        if end > self.size:
+            raise Unavailable(f"reading {self._key}: the answer ended after {self.size} bytes")
+        view[:] = self._body[self._at : end]
+        self._at = end
+
+    def __enter__(self) -> MemoryStream:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        return
 
 
 class MemoryObjects:
@@ -44,6 +68,14 @@ class MemoryObjects:
         if checksum(body) != version.checksum:
             raise Damaged(f"{key} at version {version.version_id} does not match its own checksum")
         return body
+
+    def stream(self, key: str, version_id: str | None = None, start: int = 0) -> MemoryStream:
+        """The bytes of one version as they arrive, compared with nothing."""
+        with self._lock:
+            body = self._version(key, version_id).body or b""
+        if start and start >= len(body):
+            raise Damaged(f"{key} has {len(body)} bytes, none of them at {start}")
+        return MemoryStream(key, body, start)
 
     def head(self, key: str, version_id: str | None = None) -> StoredObject:
         """Size, ETag, version and checksum."""

@@ -10,10 +10,11 @@ from botocore.awsrequest import AWSResponse
 from botocore.stub import Stubber
 from urllib3 import HTTPResponse
 
-from spotrelay.aws import checksums
+from spotrelay.aws import checksums, streams
 from spotrelay.aws.checksums import checksum_of, from_answer
 from spotrelay.aws.clients import Clients
 from spotrelay.aws.object_store import S3ObjectStore
+from spotrelay.aws.streams import S3Stream, direct
 from spotrelay.core.errors import AlreadyExists, Contention, Damaged, Missing, SpotrelayError, Unavailable
 
 
@@ -53,6 +54,59 @@ def test_bytes_that_were_damaged_before_they_arrived_are_not_stored(clients: Cli
         objects.put("runs/r1/a", b"whole")
 
     assert list(objects.list_versions("runs/r1/")) == []
+
+
+def test_a_stream_reads_from_the_connection_itself_and_gives_it_back(clients: Clients, bucket: str) -> None:
+    """With a version of the SDK that keeps it elsewhere, restores would be right, and slower."""
+    s3 = clients.client("s3")
+    objects = S3ObjectStore(s3, bucket)
+    objects.put("runs/r1/a", b"whole")
+    found = direct(s3.get_object(Bucket=bucket, Key="runs/r1/a")["Body"])
+    memory = memoryview(bytearray(5))
+    opened = []
+    s3.meta.events.register("before-send.s3.GetObject", lambda **_: opened.append(_connections(s3)))
+
+    for _ in range(3):
+        with objects.stream("runs/r1/a") as stream:
+            stream.fill(memory)
+
+    assert found is not None
+    assert bytes(memory) == b"whole"
+    assert opened[1] == opened[2] == _connections(s3)
+
+
+def _connections(s3: Any) -> int:
+    manager = s3._endpoint.http_session._manager
+    return sum(manager.pools[key].num_connections for key in manager.pools.keys())  # noqa: SIM118 - it is no mapping
+
+
+def test_a_stream_without_the_connection_itself_reads_through_the_sdk(
+    clients: Clients, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = S3ObjectStore(clients.client("s3"), bucket)
+    objects.put("runs/r1/a", b"whole")
+    monkeypatch.setattr(streams, "direct", lambda body: None)
+    memory = memoryview(bytearray(5))
+
+    with objects.stream("runs/r1/a") as stream:
+        stream.fill(memory)
+
+    assert bytes(memory) == b"whole"
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_answer_that_breaks_off_is_an_outage(whole: bool) -> None:
+    class Broken:
+        def readinto(self, view: memoryview) -> int:
+            if whole:
+                raise ConnectionResetError("gone")
+            return 0
+
+        def close(self) -> None:
+            pass
+
+    with S3Stream({"Body": Broken(), "ContentLength": 5}, "reading key") as stream, pytest.raises(Unavailable):
+        stream.fill(memoryview(bytearray(5)))
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,19 @@ def test_a_lost_answer_to_a_read_is_an_outage() -> None:
         faulty(MemoryObjects(), at("head", 1, Fault.LOST_REPLY)).head("key")
 
 
+def test_a_lost_answer_breaks_a_stream_off_in_its_middle() -> None:
+    objects = MemoryObjects()
+    objects.put("key", b"0123456789")
+    memory = memoryview(bytearray(10))
+
+    with faulty(objects, at("stream", 1, Fault.LOST_REPLY)).stream("key") as stream:
+        stream.fill(memory[:4])
+        with pytest.raises(Unavailable):
+            stream.fill(memory[4:8])
+
+    assert bytes(memory) == b"0123" + bytes(6)
+
+
 def test_a_stale_read_repeats_the_answer_to_the_same_question() -> None:
     store, run = MemoryStore(), new_run()
     store.create(run)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,14 +12,24 @@ from spotrelay.core.errors import InvalidInput
 from spotrelay.core.ports import Body
 from trainer_shim.frameworks import torch_data, torch_random, torch_staging
 from trainer_shim.frameworks.torch_extra import Extra
+from trainer_shim.frameworks.torch_fitting import (
+    COMPILED,
+    Owners,
+    apply_model,
+    apply_optimizer,
+    difference,
+    model_misfits,
+    optimizer_misfits,
+    plain_names,
+)
+from trainer_shim.frameworks.torch_kinds import described, dtype_of, stand_in
+from trainer_shim.frameworks.torch_sparse import composed
 from trainer_shim.shards import Plan
 from trainer_shim.staging import Pin
-from trainer_shim.tree import BYTES, Array, Leaf
+from trainer_shim.tree import BYTES, Array, Composite, Leaf
 
-LIKE_PARAMETER = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")  # optimizer arrays of its shape
 TRAINED, FROZEN, BUFFERS, MOMENTS, COUNTERS, OTHERS = "trained", "frozen", "buffers", "moments", "counters", "others"
 WATCHED = (TRAINED, FROZEN, MOMENTS, COUNTERS)  # not buffers: an attention mask is full of infinities, and rightly so
-COMPILED = "_orig_mod."  # what torch.compile puts into parameter names
 
 
 class TorchFramework:
@@ -58,23 +67,16 @@ class TorchFramework:
         """See `trainer_shim.framework.Framework.capture`."""
         self._sort_parameters()
         return {
-            "models": {name: _plain_names(model.state_dict()) for name, model in self.models.items()},
+            "models": {name: plain_names(model.state_dict()) for name, model in self.models.items()},
             "others": {name: each.state_dict() for name, each in self.others.items()},
+            "kinds": {name: type(each).__name__ for name, each in self.others.items()},
             "extra": self.extra.capture(),
             "random": torch_random.process_state(),
         }
 
-    def describe(self, value: Any, path: str) -> Array | None:
+    def describe(self, value: Any, path: str) -> Array | Composite | None:
         """See `trainer_shim.framework.Framework.describe`."""
-        if not isinstance(value, torch.Tensor):
-            return None
-        if value.is_meta or value.layout is not torch.strided or value.is_quantized:
-            kind = "a meta tensor" if value.is_meta else f"a {value.layout} or quantized tensor"
-            raise InvalidInput(f"{path} is {kind}: a checkpoint cannot hold it. Materialise it before attach()")
-        shape = tuple(value.shape)
-        where = (value.data_ptr(), value.device, value.dtype, shape, value.stride())
-        size = value.numel() * value.element_size()
-        return Array(str(value.dtype).removeprefix("torch."), shape, size, where, self._group(value, path))
+        return described(value, path, self._group)
 
     @property
     def pin(self) -> Pin | None:
@@ -128,40 +130,56 @@ class TorchFramework:
         """See `trainer_shim.framework.Framework.array`."""
         if dtype == BYTES:
             return bytes(data)
-        kind = getattr(torch, dtype, None)
-        if not isinstance(kind, torch.dtype):
-            raise InvalidInput(f"this version of torch has no type {dtype}")
+        kind = dtype_of(dtype)
         try:
             if len(data) == 0:
                 return torch.empty(shape, dtype=kind)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # the bytes are read-only: nobody writes to them
-                return torch.frombuffer(data, dtype=kind).reshape(shape)
+            return torch.frombuffer(data, dtype=kind).reshape(shape)
         except (ValueError, RuntimeError) as error:
             raise InvalidInput(f"{len(data)} bytes are no {dtype} array of shape {shape}") from error
 
+    def stand_in(self, dtype: str, shape: tuple[int, ...]) -> Any:
+        """See `trainer_shim.framework.Framework.stand_in`."""
+        return b"" if dtype == BYTES else stand_in(dtype, shape)
+
+    def compose(self, kind: str, parts: dict[str, Any]) -> Any:
+        """See `trainer_shim.framework.Framework.compose`."""
+        return composed(kind, parts)
+
+    def copied(self, name: str) -> bool:
+        """See `trainer_shim.framework.Framework.copied`."""
+        return name.startswith("models/")
+
     def misfits(self, state: dict[str, Any]) -> list[str]:
         """See `trainer_shim.framework.Framework.misfits`."""
-        found = _difference("model", state["models"], self.models) + _difference("", state["others"], self.others)
+        if not {"models", "others", "extra", "random"} <= state.keys():
+            return ["it was written by another framework's script"]
+        found = difference("model", state["models"], self.models) + difference("", state["others"], self.others)
         for name, model in self.models.items():
             if name in state["models"]:
-                found += _model_misfits(name, state["models"][name], _plain_names(model.state_dict()))
+                found += model_misfits(name, state["models"][name], plain_names(model.state_dict()))
+        kinds = state.get("kinds", {})
         for name, each in self.others.items():
             if name in state["others"] and isinstance(each, torch.optim.Optimizer):
-                found += _optimizer_misfits(name, state["others"][name], each)
+                found += optimizer_misfits(name, kinds.get(name, ""), state["others"][name], each)
         return found + self.extra.misfits(state["extra"])
 
     def apply(self, state: dict[str, Any]) -> None:
         """See `trainer_shim.framework.Framework.apply`."""
-        for name, model in self.models.items():
-            saved = state["models"][name]
-            model.load_state_dict({key: saved[key.replace(COMPILED, "")] for key in model.state_dict()})
+        owners = Owners()
+        owners.see(state["models"])  # only copied from: whoever else has one of them gets a copy
+        others = owners.own(state.pop("others"))
+        extra = owners.own(state.pop("extra"))
+        del owners
+        for name in sorted(self.models):
+            apply_model(self.models[name], state["models"].pop(name))
         for name, each in self.others.items():
-            saved = _owned(state["others"][name])
-            each.load_state_dict(saved)
+            saved = others.pop(name)
             if isinstance(each, torch.optim.Optimizer):
-                _keep_types(each, saved)
-        self.extra.apply(_owned(state["extra"]))
+                apply_optimizer(name, each, saved)
+            else:
+                each.load_state_dict(saved)
+        self.extra.apply(extra)
         self.apply_randomness(state)
 
     def apply_randomness(self, state: dict[str, Any]) -> None:
@@ -224,10 +242,6 @@ def _named(kind: str, given: Any) -> dict[str, Any]:
     return {kind: given}
 
 
-def _plain_names(state: Mapping[str, Any]) -> dict[str, Any]:
-    return {key.replace(COMPILED, ""): value for key, value in state.items()}
-
-
 def _finite(array: torch.Tensor) -> bool:
     # One pass of additions is thirty times as fast as looking at each element, and one element that is
     # not finite makes the sum so. A finite array may overflow its sum, so a bad sum is looked into.
@@ -235,63 +249,3 @@ def _finite(array: torch.Tensor) -> bool:
         array = array.to(torch.float32)
     wide = torch.float32 if array.element_size() == 2 else array.dtype
     return bool(torch.isfinite(array.sum(dtype=wide))) or bool(torch.isfinite(array).all())
-
-
-def _difference(kind: str, saved: Mapping[str, Any], attached: Mapping[str, Any]) -> list[str]:
-    return [f"{name} is in the checkpoint, and was not attached" for name in saved if name not in attached] + [
-        f"{name} was attached, and is not in the checkpoint" for name in attached if name not in saved
-    ]
-
-
-def _model_misfits(name: str, saved: Mapping[str, Any], live: Mapping[str, Any]) -> list[str]:
-    found = [f"{name}: {key} is in the checkpoint only" for key in saved if key not in live]
-    found += [f"{name}: {key} is in the model only" for key in live if key not in saved]
-    for key, here in live.items():
-        there = saved.get(key)
-        if isinstance(here, torch.Tensor) and isinstance(there, torch.Tensor):
-            if here.shape != there.shape:
-                found.append(
-                    f"{name}: {key} is {tuple(there.shape)} in the checkpoint, {tuple(here.shape)} in the model"
-                )
-            elif here.dtype != there.dtype:
-                found.append(f"{name}: {key} is {there.dtype} in the checkpoint, {here.dtype} in the model")
-    return found
-
-
-def _optimizer_misfits(name: str, saved: Mapping[str, Any], live: torch.optim.Optimizer) -> list[str]:
-    there = [len(group["params"]) for group in saved["param_groups"]]
-    here = [len(group["params"]) for group in live.param_groups]
-    if there != here:
-        return [f"{name}: parameters per group are {there} in the checkpoint, {here} here"]
-    parameters = [p for group in live.param_groups for p in group["params"]]
-    indices = [index for group in saved["param_groups"] for index in group["params"]]
-    found = []
-    for index, parameter in zip(indices, parameters, strict=True):
-        for key, value in saved["state"].get(index, {}).items():
-            if isinstance(value, torch.Tensor) and key in LIKE_PARAMETER and value.shape != parameter.shape:
-                found.append(
-                    f"{name}: {key} of parameter {index} is {tuple(value.shape)}, not {tuple(parameter.shape)}"
-                )
-    return found
-
-
-def _owned(value: Any) -> Any:
-    # Arrays of a restored state are views of downloaded bytes; optimizers keep what they are given.
-    if isinstance(value, torch.Tensor):
-        return value.clone()
-    if isinstance(value, dict):
-        return {key: _owned(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_owned(item) for item in value)
-    return value
-
-
-def _keep_types(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
-    # load_state_dict casts to the parameter's type; a 32-bit moment of a 16-bit parameter must stay 32-bit.
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    indices = [index for group in saved["param_groups"] for index in group["params"]]
-    for index, parameter in zip(indices, parameters, strict=True):
-        for key, value in saved["state"].get(index, {}).items():
-            loaded = optimizer.state[parameter].get(key)
-            if isinstance(value, torch.Tensor) and isinstance(loaded, torch.Tensor) and loaded.dtype != value.dtype:
-                optimizer.state[parameter][key] = value.to(loaded.device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spotrelay.core.errors import AlreadyExists, Missing
+from spotrelay.core.errors import AlreadyExists, Damaged, Missing, Unavailable
 from spotrelay.core.ports import ObjectStore, StoredObject
 from spotrelay.testing.contracts.race import RACERS, of_kind, persistent, race
 from spotrelay.testing.contracts.samples import new_id
@@ -47,6 +47,42 @@ class ObjectStoreContract:
         assert stored == objects.head(f"{prefix}a")
         assert objects.get(f"{prefix}a") == buffer[7 : 7 + size]
 
+    @pytest.mark.parametrize("size", [0, 1, 3_000_000])
+    @pytest.mark.parametrize("chunk", [1_000_003, 4_000_000])
+    def test_a_stream_fills_the_memory_that_it_is_given(
+        self, objects: ObjectStore, prefix: str, size: int, chunk: int
+    ) -> None:
+        body = (bytes(range(256)) * 12_000)[:size]
+        stored = objects.put(f"{prefix}a", body)
+        memory = memoryview(bytearray(size + 2))
+
+        with objects.stream(f"{prefix}a", stored.version_id) as stream:
+            for begin in range(0, size, chunk):
+                stream.fill(memory[1 + begin : 1 + min(begin + chunk, size)])
+
+        assert stream.size == size
+        assert memory == b"\0" + body + b"\0"
+
+    def test_a_stream_may_begin_anywhere_and_be_left_early(self, objects: ObjectStore, prefix: str) -> None:
+        objects.put(f"{prefix}a", bytes(range(200)))
+        tail, few = memoryview(bytearray(50)), memoryview(bytearray(3))
+
+        with objects.stream(f"{prefix}a", start=150) as stream:
+            stream.fill(tail)
+        with objects.stream(f"{prefix}a", start=7) as left_early:
+            left_early.fill(few)
+
+        assert (bytes(tail), bytes(few)) == (bytes(range(150, 200)), b"\7\10\11")
+        assert stream.size == left_early.size == 200
+
+    def test_a_stream_that_ends_before_the_memory_is_full_says_so(self, objects: ObjectStore, prefix: str) -> None:
+        objects.put(f"{prefix}a", b"short")
+
+        with objects.stream(f"{prefix}a") as stream, pytest.raises(Unavailable):
+            stream.fill(memoryview(bytearray(6)))
+        with pytest.raises(Damaged):
+            objects.stream(f"{prefix}a", start=5)
+
     def test_a_head_tells_what_the_put_told(self, objects: ObjectStore, prefix: str) -> None:
         stored = objects.put(f"{prefix}a", b"shard")
 
@@ -72,6 +108,8 @@ class ObjectStoreContract:
             lambda: objects.get(f"{prefix}none"),
             lambda: objects.head(f"{prefix}none"),
             lambda: objects.get(f"{prefix}a", elsewhere),
+            lambda: objects.stream(f"{prefix}none"),
+            lambda: objects.stream(f"{prefix}a", elsewhere),
             lambda: objects.head(f"{prefix}a", elsewhere),
         ):
             with pytest.raises(Missing):
