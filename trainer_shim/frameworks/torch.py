@@ -12,7 +12,7 @@ import torch
 from spotrelay.core.errors import InvalidInput
 from spotrelay.core.ports import Body
 from trainer_shim.frameworks import torch_data, torch_random, torch_staging
-from trainer_shim.frameworks.torch_extra import Extra
+from trainer_shim.frameworks.extra import Extra
 from trainer_shim.shards import Plan
 from trainer_shim.staging import Pin
 from trainer_shim.tree import BYTES, Array, Leaf
