@@ -13,6 +13,7 @@ data set whose workers keep state of their own in memory, cannot be continued ex
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -32,7 +33,7 @@ def feed(
     if not tracked:
         pass
     elif saves_itself(loader):
-        kind = TorchStatefulFeed
+        kind = TorchdataFeed if _of_torchdata(loader) else TorchStatefulFeed
     elif isinstance(loader, DataLoader) and type(loader).__iter__ is DataLoader.__iter__:
         kind = TorchLoaderFeed if isinstance(loader.dataset, IterableDataset) else DataLoaderFeed
     return kind(loader, endless, position, settled)
@@ -51,7 +52,50 @@ class TorchLoaderFeed(_TorchGenerators, LoaderFeed):
 
 
 class TorchStatefulFeed(_TorchGenerators, StatefulFeed):
-    """A loader that saves its own position, such as torchdata's StatefulDataLoader."""
+    """A loader that saves its own position."""
+
+
+class TorchdataFeed(TorchStatefulFeed):
+    """torchdata's StatefulDataLoader, which leaves out the generators of its workers."""
+
+    def __init__(
+        self, loader: Any, endless: bool, position: dict[str, Any] | None, settled: Callable[[], None]
+    ) -> None:
+        self.workers: dict[int, dict[str, Any]] = {}  # their generators after their newest batch
+        # Workers that read again up to the position, because their data set has no state, draw all of it again.
+        again = isinstance(loader.dataset, IterableDataset) and not saves_itself(loader.dataset)
+        self.told = not again and loader.snapshot_every_n_steps == 1
+        super().__init__(loader, endless, position, settled)
+
+    def position(self) -> dict[str, Any]:
+        """Adds the workers' generators."""
+        return {**super().position(), "workers": dict(self.workers)}
+
+    def unwrapped(self, batch: Any) -> Any:
+        """Takes note of the worker's generators."""
+        if isinstance(batch, Tagged):
+            self.workers[batch.worker] = batch.state
+            return batch.batch
+        return batch
+
+    def begin(self) -> Iterator[Any]:
+        """Starts workers, unless they live on."""
+        if not self.loader.persistent_workers:
+            self.workers = {}
+        with _borrowed(self.loader, {}, None):
+            return super().begin()
+
+    def resume(self, position: dict[str, Any]) -> None:
+        """Hand the loader its own state, and its workers theirs."""
+        over = position["loader"].get("_iterator_finished") and not self.loader.persistent_workers
+        self.workers = {} if over else dict(position["workers"])
+        with _borrowed(self.loader, self.workers if self.told else {}, None):
+            super().resume(position)
+
+
+def _of_torchdata(loader: Any) -> bool:
+    torchdata = sys.modules.get("torchdata.stateful_dataloader")
+    return torchdata is not None and isinstance(loader, torchdata.StatefulDataLoader)
 
 
 class DataLoaderFeed(TorchLoaderFeed):
