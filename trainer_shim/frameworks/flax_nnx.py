@@ -11,6 +11,7 @@ from flax import nnx
 from spotrelay.core.errors import InvalidInput
 from trainer_shim.frameworks.jax import JaxFramework
 
+TRAINED, FROZEN, BUFFERS = "trained", "frozen", "buffers"
 SAVED = nnx.Not(nnx.Intermediate)  # what a forward pass leaves behind for its caller is no state
 
 
@@ -23,6 +24,7 @@ class NnxFramework(JaxFramework):
             if given is not None:
                 raise InvalidInput(f"attach({name}=...) is for torch: what optax keeps of it is in the optimizer")
         self.objects = {**_named("model", model), **_named("optimizer", optimizer)}
+        self._kinds = _kinds(self.objects)
 
     def renew(self, state: Any) -> None:
         """See `trainer_shim.framework.Framework.renew`."""
@@ -36,15 +38,27 @@ class NnxFramework(JaxFramework):
         for name, tree in trees.items():
             nnx.update(self.objects[name], tree)
 
+    def _group(self, path: str) -> str:
+        """Parameters that an optimizer changes lie apart from frozen ones, and both from the rest."""
+        return self._kinds.get(path) or path.partition("/")[0]
+
     def _unwatched(self) -> frozenset[str]:
-        # Running statistics and caches are the model's own business.
-        return frozenset(
-            f"{group}/{'/'.join(str(part) for part in path)}/value"
-            for group, each in self.objects.items()
-            if not isinstance(each, nnx.Optimizer)
-            for path, variable in nnx.to_flat_state(nnx.state(each, SAVED))
-            if not isinstance(variable, nnx.Param)
-        )
+        return frozenset(path for path, kind in self._kinds.items() if kind == BUFFERS)
+
+
+def _kinds(objects: Mapping[str, Any]) -> dict[str, str]:
+    """What each variable of the modules is, by its path."""
+    optimizers = [each for each in objects.values() if isinstance(each, nnx.Optimizer)]
+    trains = [nnx.filterlib.to_predicate(getattr(each, "wrt", nnx.Param)) for each in optimizers]
+    found = {}
+    for group, each in objects.items():
+        if isinstance(each, nnx.Optimizer):
+            continue
+        for path, variable in nnx.to_flat_state(nnx.state(each, SAVED)):
+            trained = not trains or any(predicate(path, variable) for predicate in trains)
+            kind = BUFFERS if not isinstance(variable, nnx.Param) else TRAINED if trained else FROZEN
+            found[f"{group}/{'/'.join(str(part) for part in path)}/value"] = kind
+    return found
 
 
 def are_objects(values: Any) -> bool:

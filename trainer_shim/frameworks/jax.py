@@ -8,19 +8,22 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
 import numpy
 
 from spotrelay.core.errors import InvalidInput
+from spotrelay.core.ports import Body
 from trainer_shim.frameworks import feeding, jax_arrays, randomness
 from trainer_shim.frameworks.extra import Extra
 from trainer_shim.frameworks.jax_arrays import Stored
 from trainer_shim.shards import Plan
+from trainer_shim.staging import Pin
 from trainer_shim.tree import BYTES, Array, Leaf
 
-NUMBERS = (bool, int, float, complex)
+MOST_BRANCHES = 16  # of a state, that get shards of their own
 LIBRARIES = ("jax", "jaxlib", "numpy", "flax", "optax")
 
 
@@ -33,6 +36,7 @@ class JaxFramework:
         self.extra = Extra(extra)
         self._state = state
         self._structure = jax.tree.structure(state)
+        self._branches: set[str] | None = None
         self._watched: frozenset[str] | None = None  # arrays that were finite when the attempt began
 
     @property
@@ -72,30 +76,69 @@ class JaxFramework:
 
     def describe(self, value: Any, path: str) -> Array | None:
         """See `trainer_shim.framework.Framework.describe`."""
-        return jax_arrays.describe(value, path)
+        found = jax_arrays.describe(value, path)
+        return None if found is None else replace(found, group=self._group(path))
 
-    def stage(self, leaves: Sequence[Leaf], plan: Plan, buffer: memoryview) -> None:
-        """See `trainer_shim.framework.Framework.stage`."""
-        for leaf in leaves:
-            jax_arrays.start_copy(leaf.value)
-        for piece in plan.pieces:
-            leaf, target = leaves[piece.leaf], buffer[piece.offset : piece.offset + piece.size]
+    @property
+    def pin(self) -> Pin | None:
+        """JAX copies from a device into memory of its own."""
+        return None
+
+    def stage(self, leaves: Sequence[Leaf], plan: Plan, shard: int, memory: memoryview) -> None:
+        """See `trainer_shim.framework.Framework.stage`; everything has arrived when it returns."""
+        for piece in plan.shards[shard].pieces:
+            jax_arrays.start_copy(leaves[piece.leaf].value)
+        for piece in plan.shards[shard].pieces:
+            leaf, target = leaves[piece.leaf], memory[piece.offset : piece.offset + piece.size]
             if leaf.dtype == BYTES:
                 target[:] = leaf.value[piece.start : piece.start + piece.size]
             else:
                 jax_arrays.copy_bytes(leaf.value, piece.start, target)
 
-    def not_finite(self, plan: Plan, buffer: memoryview) -> tuple[str, ...]:
+    def landed(self) -> None:
+        """See `trainer_shim.framework.Framework.landed`."""
+
+    def bodies(self, leaves: Sequence[Leaf], plan: Plan) -> list[Body] | None:
+        """See `trainer_shim.framework.Framework.bodies`."""
+        here: list[memoryview] = []
+        for leaf in leaves:
+            data = memoryview(leaf.value) if leaf.dtype == BYTES else jax_arrays.in_place(leaf.value)
+            if data is None:
+                return None
+            here.append(data)
+        return [
+            [memoryview(shard.header), *(here[p.leaf][p.start : p.start + p.size] for p in shard.pieces if p.size)]
+            for shard in plan.shards
+        ]
+
+    def not_finite(self, leaves: Sequence[Leaf], plan: Plan, shard: int, memory: memoryview | None) -> tuple[str, ...]:
         """See `trainer_shim.framework.Framework.not_finite`."""
         broken = []
-        for piece in plan.pieces:
-            name = piece.entry.partition("#")[0]
-            if name not in (self._watched or ()):
+        for piece in plan.shards[shard].pieces:
+            leaf = leaves[piece.leaf]
+            if leaf.name not in (self._watched or ()):
                 continue
-            data = buffer[piece.offset : piece.offset + piece.size]
-            if not jax_arrays.finite(data, plan.arrays[name]["dtype"]):
-                broken.append(name)
+            if memory is not None:
+                data = memory[piece.offset : piece.offset + piece.size]
+            else:
+                here = jax_arrays.in_place(leaf.value)
+                assert here is not None, "what is sent from where it is can be read there"
+                data = here[piece.start : piece.start + piece.size]
+            if not jax_arrays.finite(data, leaf.dtype):
+                broken.append(leaf.name)
         return tuple(dict.fromkeys(broken))
+
+    def keeps_still(self, group: str) -> bool:
+        """A step may overwrite what is donated to it at any time."""
+        return False
+
+    def guard(self, settle: Callable[[], None]) -> bool:
+        """JAX calls nobody before a step."""
+        return False
+
+    def stamps(self, leaves: Sequence[Leaf]) -> list[int]:
+        """See `trainer_shim.framework.Framework.stamps`."""
+        return []
 
     def array(self, data: memoryview, dtype: str, shape: tuple[int, ...]) -> Any:
         """See `trainer_shim.framework.Framework.array`."""
@@ -149,6 +192,14 @@ class JaxFramework:
 
     def _unwatched(self) -> frozenset[str]:
         return frozenset()
+
+    def _group(self, path: str) -> str:
+        """What changes together: one branch of the tree, where it has few."""
+        if self._branches is None:
+            names = {f"state/{name.partition('/')[0]}" for name, _ in _leaves(self._state)}
+            self._branches = names if len(names) <= MOST_BRANCHES else set()
+        branch = "/".join(path.split("/")[:2])
+        return branch if branch in self._branches else path.partition("/")[0]
 
 
 def _leaves(tree: Any) -> Iterable[tuple[str, Any]]:

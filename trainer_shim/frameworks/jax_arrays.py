@@ -73,6 +73,18 @@ def copy_bytes(value: Any, start: int, target: memoryview) -> None:
         _copy_part(part, first, start, target)
 
 
+def in_place(value: Any) -> memoryview | None:
+    """An array's bytes where they are; None when they would have to be copied to be read."""
+    if isinstance(value, jax.Array):
+        if is_key(value):
+            value = jax.random.key_data(value)
+        if any(device.platform != "cpu" for device in value.sharding.device_set) or not value.is_fully_replicated:
+            return None
+        value = value.addressable_shards[0].data
+    array = numpy.asarray(value)
+    return array.reshape(-1).view(numpy.uint8).data if array.flags.c_contiguous else None
+
+
 def _parts(value: Any) -> list[tuple[numpy.ndarray[Any, Any], int]]:
     # An array that is split along its first axis need not be put together: its parts are copied one by one.
     if isinstance(value, jax.Array) and is_key(value):
