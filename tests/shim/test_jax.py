@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy
 import pytest
+import torch
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -281,7 +282,41 @@ def test_an_iterator_that_has_a_state_is_not_read_again(world: World, monkeypatc
     assert loader.read == STEPS - resumed_at
 
 
+class Numbered(torch.utils.data.Dataset[Any]):
+    """Samples of a torch data set, with chance in them."""
+
+    def __len__(self) -> int:
+        return 4 * BATCHES
+
+    def __getitem__(self, index: int) -> Any:
+        return numpy.full(8, index, numpy.float32) + torch.rand(8).numpy()
+
+
+def torch_loader() -> Any:
+    torch.manual_seed(8)
+    return torch.utils.data.DataLoader(Numbered(), batch_size=4, shuffle=True, collate_fn=numpy.stack)
+
+
+def test_a_shuffled_loader_of_torch_goes_on_in_the_middle_of_its_epoch(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = train(alone(monkeypatch), initial(), torch_loader())
+    world.submit()
+    lost_after(world, 10, lambda attach, after: train(attach, initial(), torch_loader(), after))
+
+    outcome = train(lambda **given: world.attach(2, **given), initial(), torch_loader())
+
+    assert outcome.digest == expected.digest
+
+
+def donated() -> dict[str, Any]:
+    state = initial()
+    update(state, numpy.zeros((4, 8), numpy.float32))
+    return {"state": state}
+
+
 REFUSED: dict[str, Any] = {
+    r"state/\S+ was donated to a function": donated,
     "put it all into the state": lambda: {"state": initial(), "model": 1},
     "names is a builtins.str|state/names is an array": lambda: {"state": {"names": numpy.array(["a"])}},
     "belongs to a function|which a checkpoint cannot hold": lambda: {"state": {"f": object()}},

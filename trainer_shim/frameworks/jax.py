@@ -72,7 +72,7 @@ class JaxFramework:
         trees = {group: dict(_leaves(tree)) for group, tree in self._trees().items()}
         if self._watched is None:
             self._watched = frozenset(_finite_now(trees, self._unwatched()))
-        return {**trees, "extra": self.extra.capture(), "random": randomness.process_state()}
+        return {**trees, "extra": self.extra.capture(), "random": _process_state()}
 
     def describe(self, value: Any, path: str) -> Array | None:
         """See `trainer_shim.framework.Framework.describe`."""
@@ -161,7 +161,7 @@ class JaxFramework:
 
     def apply_randomness(self, state: dict[str, Any]) -> None:
         """See `trainer_shim.framework.Framework.apply_randomness`."""
-        randomness.set_process_state(state["random"])
+        _set_process_state(state["random"])
 
     def feed(
         self,
@@ -172,8 +172,15 @@ class JaxFramework:
         settled: Callable[[], None],
     ) -> feeding.LoaderFeed:
         """See `trainer_shim.framework.Framework.feed`."""
-        kind = feeding.StatefulFeed if tracked and feeding.saves_itself(loader) else feeding.LoaderFeed
-        return kind(loader, endless, jax_arrays.own(position), settled)
+        position = jax_arrays.own(position)
+        if feeding.saves_itself(loader) and tracked:
+            return feeding.StatefulFeed(loader, endless, position, settled)
+        torch = sys.modules.get("torch.utils.data")
+        if torch is not None and isinstance(loader, torch.DataLoader):
+            from trainer_shim.frameworks import torch_data
+
+            return torch_data.feed(loader, endless, tracked, position, settled)
+        return feeding.LoaderFeed(loader, endless, position, settled)
 
     def loss(self, value: Any, wait: bool) -> float | None:
         """See `trainer_shim.framework.Framework.loss`."""
@@ -200,6 +207,23 @@ class JaxFramework:
             self._branches = names if len(names) <= MOST_BRANCHES else set()
         branch = "/".join(path.split("/")[:2])
         return branch if branch in self._branches else path.partition("/")[0]
+
+
+def _process_state() -> dict[str, Any]:
+    if "torch" not in sys.modules:
+        return randomness.process_state()
+    from trainer_shim.frameworks import torch_random  # its loaders are common among JAX's users
+
+    return torch_random.process_state()
+
+
+def _set_process_state(state: dict[str, Any]) -> None:
+    if "torch" not in state or "torch" not in sys.modules:
+        randomness.set_process_state(state)
+        return
+    from trainer_shim.frameworks import torch_random
+
+    torch_random.set_process_state(state)
 
 
 def _leaves(tree: Any) -> Iterable[tuple[str, Any]]:
