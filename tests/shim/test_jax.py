@@ -30,6 +30,7 @@ from tests.shim.jax_training import (
     update,
 )
 from tests.shim.test_bit_for_bit import Killed
+from tests.shim.training import build
 from tests.shim.world import World
 
 SELDOM = Cadence(every_steps=1000)
@@ -216,6 +217,47 @@ def test_what_a_forward_pass_leaves_in_a_module_is_no_state(world: World) -> Non
     world.hand_over(2)
 
     assert world.attach(2, model=nnx_parts()[0], optimizer=nnx_parts()[1]).resumed_from == 1
+
+
+def test_an_optimizer_that_is_left_out_on_the_resume_is_named(world: World) -> None:
+    world.submit(SELDOM)
+    model, optimizer = nnx_parts()
+    run = world.attach(1, model=model, optimizer=optimizer)
+    for _, _ in run.steps([0], total=1):
+        run.step(0.5)
+    run.close()
+    world.hand_over(2)
+
+    with pytest.raises(InvalidInput, match="optimizer is in the checkpoint, and was not attached"):
+        world.attach(2, model=nnx_parts()[0])
+
+
+def test_a_checkpoint_of_torch_is_refused(world: World) -> None:
+    world.submit(SELDOM)
+    run = world.attach(1, **build().attached())
+    for _, _ in run.steps([0], total=1):
+        run.step(0.5)
+    run.close()
+    world.hand_over(2)
+
+    with pytest.raises(InvalidInput, match="state was attached, and is not in the checkpoint"):
+        world.attach(2, state=initial())
+
+
+def test_a_state_above_the_bound_for_host_memory_is_copied_in_turns(world: World) -> None:
+    world.submit(Cadence(every_steps=1))
+    state = {"w": jnp.arange(1_000_000.0), "b": jnp.ones(10)}
+    run = world.attach(1, state=state, staging_bytes=2**20)
+    for _, _ in run.steps([0], total=2):
+        run.step(0.5, state=state)
+    run.close()
+    world.hand_over(2)
+
+    restored = world.attach(2, state={"w": jnp.zeros(1_000_000), "b": jnp.zeros(10)})
+
+    assert world.steps_committed() == [1, 2]
+    assert run._session._saver._taker.staging.size <= 2**20
+    assert digest(restored.state) == digest(state)
 
 
 def judged(world: World, state: Any) -> Health:

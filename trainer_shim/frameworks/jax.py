@@ -24,6 +24,7 @@ from trainer_shim.staging import Pin
 from trainer_shim.tree import BYTES, Array, Leaf
 
 MOST_BRANCHES = 16  # of a state, that get shards of their own
+OURS = ("extra", "random", "data", "step")  # of a captured state, apart from the trees
 LIBRARIES = ("jax", "jaxlib", "numpy", "flax", "optax")
 
 
@@ -144,13 +145,28 @@ class JaxFramework:
         """See `trainer_shim.framework.Framework.array`."""
         return bytes(data) if dtype == BYTES else jax_arrays.stored(data, dtype, shape)
 
+    def stand_in(self, dtype: str, shape: tuple[int, ...]) -> Any:
+        """What `misfits` takes for an array that has not been fetched yet; needs no memory."""
+        return b"" if dtype == BYTES else jax_arrays.stand_in(dtype, shape)
+
+    def compose(self, kind: str, parts: dict[str, Any]) -> Any:
+        """Nothing of JAX's is made up of several arrays."""
+        raise InvalidInput(f"no script for JAX has saved a {kind}")
+
+    def copied(self, name: str) -> bool:
+        """Every array is copied to where the script's own are."""
+        return True
+
     def misfits(self, state: dict[str, Any]) -> list[str]:
         """See `trainer_shim.framework.Framework.misfits`."""
-        found = []
-        for group, tree in self._trees().items():
+        trees = self._trees()
+        found = [
+            f"{group} is in the checkpoint, and was not attached" for group in state if group not in {*trees, *OURS}
+        ]
+        for group, tree in trees.items():
             found += _misfits(group, state.get(group), dict(_leaves(tree)))
         found += [f"{path} has 64 bits: switch jax_enable_x64 on, as it was" for path in _wide(state, "")]
-        return found + self.extra.misfits(state["extra"])
+        return found + self.extra.misfits(state.get("extra"))
 
     def apply(self, state: dict[str, Any]) -> None:
         """See `trainer_shim.framework.Framework.apply`."""

@@ -131,6 +131,18 @@ def stored(data: memoryview, dtype: str, shape: tuple[int, ...]) -> Stored:
         raise InvalidInput(f"{len(data)} bytes are no {dtype} array of shape {shape}") from error
 
 
+def stand_in(dtype: str, shape: tuple[int, ...]) -> Stored:
+    """A stored array without bytes of its own.
+
+    Raises:
+        InvalidInput: there is no such type.
+    """
+    kind = numpy.dtype(numpy.uint32) if dtype.startswith(KEY) else _type(dtype)
+    if kind is None or kind.hasobject:
+        raise InvalidInput(f"there is no type {dtype} here")
+    return Stored(dtype, shape, numpy.broadcast_to(numpy.zeros((), kind), shape))
+
+
 def loaded(saved: Stored, like: Any = None) -> Any:
     """An array of one's own from a stored one.
 
