@@ -18,7 +18,7 @@ help: ## what can be made
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet 'pip>=25.1' --constraint constraints.txt
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[torch,hf,deploy,demo,node]' --group dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[torch,hf,jax,deploy,demo,node]' --group dev
 	@touch $@
 
 # cfn-lint has a home of its own: its needs and those of the CDK library differ

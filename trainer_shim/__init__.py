@@ -22,12 +22,13 @@ __all__ = ["attach", "resume"]
 
 def attach(
     *,
-    model: Any,
+    model: Any = None,
     optimizer: Any = None,
     scheduler: Any = None,
     loader: Any = None,
     scaler: Any = None,
     extra: Any = None,
+    state: Any = None,
     lazy: bool = False,
     staging_bytes: int | None = None,
 ) -> Run:
@@ -37,7 +38,10 @@ def attach(
     heartbeat. Outside, the script trains as it would without, and says so once.
 
     Args:
-        model: a torch module, or several as a list or dictionary; likewise optimizer and scheduler.
+        model: a torch module or a Flax NNX module, or several as a list or dictionary; likewise optimizer
+            and scheduler.
+        state: for JAX, a tree of arrays that each step makes anew: parameters, optimizer state, keys. Read it from
+            `run.state`, and hand the new one to `run.step(loss, state=state)`.
         scaler: a GradScaler.
         loader: what `run.steps` iterates over when it is given none.
         extra: your own state: a dictionary or list of numbers, texts and tensors, refilled in place on
@@ -53,7 +57,7 @@ def attach(
     """
     from trainer_shim.attaching import attach as attach_here
 
-    return attach_here(model, optimizer, scheduler, loader, scaler, extra, lazy, staging_bytes)
+    return attach_here(model, optimizer, scheduler, loader, scaler, extra, state, lazy, staging_bytes)
 
 
 def resume(trainer: Any) -> str | bool:

@@ -6,7 +6,7 @@ import atexit
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -30,13 +30,14 @@ def attach(
     loader: Any,
     scaler: Any,
     extra: Any,
+    state: Any,
     lazy: bool,
     staging_bytes: int | None,
 ) -> Run:
     """See `trainer_shim.attach`."""
     if staging_bytes is not None and staging_bytes < LEAST_STAGING:
         raise InvalidInput(f"attach(staging_bytes={staging_bytes}): give at least {LEAST_STAGING}, or None")
-    framework = _framework(model, optimizer, scheduler, scaler, extra)
+    framework = _framework(model, optimizer, scheduler, scaler, extra, state)
     return Run(framework, _entered(framework, Wishes(lazy, staging_bytes)), loader, extra)
 
 
@@ -72,20 +73,36 @@ def _say_alone() -> None:
     say("no run in the environment: training goes on without checkpoints (`spotrelay submit` adds them)")
 
 
-def _framework(model: Any, optimizer: Any, scheduler: Any, scaler: Any, extra: Any) -> Framework:
-    torch = sys.modules.get("torch")
+def _framework(model: Any, optimizer: Any, scheduler: Any, scaler: Any, extra: Any, state: Any) -> Framework:
+    """The framework that the script has imported and whose objects it gives."""
+    if state is not None:
+        return _of_jax(state, extra, {"model": model, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler})
     models = model.values() if isinstance(model, Mapping) else model if isinstance(model, (list, tuple)) else [model]
-    if torch is None or not _all_modules(torch, models):
-        raise InvalidInput(
-            f"attach(model={type(model).__qualname__}): give a torch.nn.Module, or several in a list or dictionary"
-        )
-    from trainer_shim.frameworks.torch import TorchFramework
+    torch = sys.modules.get("torch")
+    if torch is not None and all(isinstance(each, torch.nn.Module) for each in models):
+        from trainer_shim.frameworks.torch import TorchFramework
 
-    return TorchFramework(model, optimizer, scheduler, scaler, extra)
+        return TorchFramework(model, optimizer, scheduler, scaler, extra)
+    if "flax.nnx" in sys.modules:
+        from trainer_shim.frameworks import flax_nnx
+
+        if flax_nnx.are_objects(models):
+            return flax_nnx.NnxFramework(model, optimizer, scheduler, scaler, extra)
+    raise InvalidInput(
+        f"attach(model={type(model).__qualname__}): give a torch.nn.Module or a Flax NNX module, or several in a list "
+        "or dictionary; for a tree of JAX arrays give attach(state=...)"
+    )
 
 
-def _all_modules(torch: Any, models: Iterable[Any]) -> bool:
-    return all(isinstance(each, torch.nn.Module) for each in models)
+def _of_jax(state: Any, extra: Any, others: Mapping[str, Any]) -> Framework:
+    given = [name for name, value in others.items() if value is not None]
+    if given:
+        raise InvalidInput(f"attach(state=..., {given[0]}=...): put it all into the state, or leave the state out")
+    if "jax" not in sys.modules:
+        raise InvalidInput(f"attach(state={type(state).__qualname__}): state is for JAX, which was not imported")
+    from trainer_shim.frameworks.jax import JaxFramework
+
+    return JaxFramework(state, extra)
 
 
 def _connect(identity: Identity) -> wiring.Ports:

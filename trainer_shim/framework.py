@@ -40,6 +40,19 @@ class Framework(Protocol):
         ...
 
     @property
+    def state(self) -> Any:
+        """What the script makes anew with each step; None where what it attached changes in place."""
+        ...
+
+    def renew(self, state: Any) -> None:
+        """Take the state that a step has made; None when it handed nothing over.
+
+        Raises:
+            InvalidInput: that is not what this framework's scripts do, or a resume could not fill it.
+        """
+        ...
+
+    @property
     def versions(self) -> dict[str, str]:
         """Of the framework and what it computes with."""
         ...

@@ -88,7 +88,12 @@ class Run:
             self._open = False
             feed.close()
 
-    def step(self, loss: Any = None, *, accumulating: bool = False) -> None:
+    @property
+    def state(self) -> Any:
+        """The newest state of a script that attached one; None where what was attached changes in place."""
+        return self._framework.state
+
+    def step(self, loss: Any = None, *, state: Any = None, accumulating: bool = False) -> None:
         """Finish a step; call it once for each batch.
 
         Inside `steps` the decision to save or to drain is carried out when the loop's body has
@@ -96,12 +101,18 @@ class Run:
 
         Args:
             loss: a number or a tensor with one element, for the health gate and the display.
+            state: what the step has made of `run.state`, for a script that attached one. An earlier one is not
+                touched any more and may be donated.
             accumulating: gradients of this batch still wait for the optimizer's step, so that no
                 checkpoint may be taken after it.
+
+        Raises:
+            InvalidInput: the new state is missing, or has another structure than the one attached.
         """
         if os.getpid() != self._pid:
             raise RuntimeError("run.step() was called in a forked process: only the one that attached may call it")
         self._raise_leaving()
+        self._framework.renew(state)
         if self._feed is None:
             self.step_number += 1
             if self._session is not None:

@@ -21,6 +21,7 @@ from trainer_shim.pulse import Pulse
 from trainer_shim.restoring import Restored
 from trainer_shim.resuming import fit, resume
 from trainer_shim.saving import Flight
+from trainer_shim.silence import Silence
 from trainer_shim.taking import PLAIN, Wishes
 from trainer_shim.voice import say
 from trainer_shim.watcher import Ending, Watcher
@@ -48,6 +49,7 @@ class Session:
         self._herald = Herald(ports.publisher, identity)
         self._marker = Marker(identity.state)
         self._saver: Checkpointer | None = None
+        self._silence: Silence | None = None  # until the first step
         self._rebalance = False
         self._stepped = False
         self._unseen: tuple[int, Any] | None = None  # newest step and its loss, until the loss is looked at
@@ -98,7 +100,9 @@ class Session:
             self._saver.memory.remember(self.restored.checkpoint.id, self.restored.manifest.shards)
         self._saver.code = run.spec.code_digest or run.spec.image
         self._saver.survey(dict)
+        self._silence = Silence(self.identity.time_scale)
         self._pulse.watch_trouble("checkpoint", self._saver.trouble)
+        self._pulse.watch_trouble("steps", self._silence.trouble)
         self._pulse.set(at_once=True, phase=Phase.TRAINING)
 
     def fit(self) -> None:
@@ -129,6 +133,7 @@ class Session:
             SystemExit: drained, or replaced by another attempt.
         """
         saver = self._active()
+        self._heard()
         saver.new_steps += 1
         self._unseen = (step, loss)
         self._look_at_loss(wait=time.monotonic() - self._looked_at > LOSS_S)
@@ -161,6 +166,7 @@ class Session:
 
     def _commit_last(self, step: int, data: Data) -> None:
         saver = self._active()
+        self._heard()
         rest_s = LOOK_S
         while self._saved_step != step:
             if saver.flight is None:
@@ -181,6 +187,8 @@ class Session:
         if self._closed:
             return
         self._closed = True
+        if self._silence is not None:
+            self._silence.end()
         if self._saver is not None and self._saver.flight is not None:
             flight = self._saver.flight
             self._wait_for(flight, STUCK_S)
@@ -231,6 +239,10 @@ class Session:
                 "the run goes on elsewhere",
             )
         return flight
+
+    def _heard(self) -> None:
+        if self._silence is not None:
+            self._silence.heard()
 
     def _active(self) -> Checkpointer:
         assert self._saver is not None, "enter() comes first"

@@ -19,9 +19,9 @@ import accelerate
 import transformers
 
 from spotrelay.core.errors import InvalidInput
+from trainer_shim.frameworks.extra import Extra
 from trainer_shim.frameworks.huggingface_data import FollowedLoader
 from trainer_shim.frameworks.torch import TorchFramework
-from trainer_shim.frameworks.torch_extra import Extra
 from trainer_shim.session import Session
 from trainer_shim.voice import say
 

@@ -10,8 +10,8 @@ import torch
 
 from spotrelay.core.errors import InvalidInput
 from spotrelay.core.ports import Body
-from trainer_shim.frameworks import torch_data, torch_random, torch_staging
-from trainer_shim.frameworks.torch_extra import Extra
+from trainer_shim.frameworks import feeding, torch_data, torch_random, torch_staging
+from trainer_shim.frameworks.extra import Extra
 from trainer_shim.frameworks.torch_fitting import (
     COMPILED,
     Owners,
@@ -36,6 +36,7 @@ class TorchFramework:
     """What one script attached."""
 
     ready = True
+    state = None
 
     def __init__(self, model: Any, optimizer: Any, scheduler: Any, scaler: Any, extra: Any) -> None:
         self.models = _named("model", model)
@@ -50,6 +51,11 @@ class TorchFramework:
         self._trained: frozenset[str] = frozenset()  # paths of parameters that an optimizer changes
         self._frozen: frozenset[str] = frozenset()  # paths of all other parameters
         self._states: tuple[str, ...] = ()  # beginnings of the paths of optimizers' arrays
+
+    def renew(self, state: Any) -> None:
+        """See `trainer_shim.framework.Framework.renew`."""
+        if state is not None:
+            raise InvalidInput("run.step(state=...) is for attach(state=...): torch modules change in place")
 
     @property
     def versions(self) -> dict[str, str]:
@@ -193,7 +199,7 @@ class TorchFramework:
         tracked: bool,
         position: dict[str, Any] | None,
         settled: Callable[[], None],
-    ) -> torch_data.LoaderFeed:
+    ) -> feeding.LoaderFeed:
         """See `trainer_shim.framework.Framework.feed`."""
         return torch_data.feed(loader, endless, tracked, position, settled)
 

@@ -13,165 +13,92 @@ data set whose workers keep state of their own in memory, cannot be continued ex
 
 from __future__ import annotations
 
-import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset
 
-from spotrelay.core.errors import InvalidInput
 from trainer_shim.frameworks import torch_random
+from trainer_shim.frameworks.feeding import LoaderFeed, StatefulFeed, saves_itself
 from trainer_shim.frameworks.torch_workers import PreparedWorker, Tagged, TaggingCollate
-from trainer_shim.voice import say
 
 
 def feed(
     loader: Any, endless: bool, tracked: bool, position: dict[str, Any] | None, settled: Callable[[], None]
 ) -> LoaderFeed:
     """The feed that knows this kind of loader."""
-    kind: type[LoaderFeed] = LoaderFeed
+    kind: type[LoaderFeed] = TorchLoaderFeed
     if not tracked:
         pass
-    elif hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict"):
-        kind = StatefulFeed
+    elif saves_itself(loader):
+        kind = TorchdataFeed if _of_torchdata(loader) else TorchStatefulFeed
     elif isinstance(loader, DataLoader) and type(loader).__iter__ is DataLoader.__iter__:
-        kind = LoaderFeed if isinstance(loader.dataset, IterableDataset) else DataLoaderFeed
+        kind = TorchLoaderFeed if isinstance(loader.dataset, IterableDataset) else DataLoaderFeed
     return kind(loader, endless, position, settled)
 
 
-class LoaderFeed:
+class _TorchGenerators:
+    """A feed's generators, with torch's among them."""
+
+    generators = torch_random.OwnGenerators
+    process_state = staticmethod(torch_random.process_state_of_cpu)
+    set_process_state = staticmethod(torch_random.set_process_state)
+
+
+class TorchLoaderFeed(_TorchGenerators, LoaderFeed):
     """Any iterable: resumed by reading it again."""
 
-    kind = "replayed"
+
+class TorchStatefulFeed(_TorchGenerators, StatefulFeed):
+    """A loader that saves its own position."""
+
+
+class TorchdataFeed(TorchStatefulFeed):
+    """torchdata's StatefulDataLoader, which leaves out the generators of its workers."""
 
     def __init__(
         self, loader: Any, endless: bool, position: dict[str, Any] | None, settled: Callable[[], None]
     ) -> None:
-        self.loader = loader
-        self.endless = endless
-        self.epoch = 0
-        self.consumed = 0
-        self.own = torch_random.OwnGenerators(loader)
-        self.start: dict[str, Any] = {}
-        self._batches: Iterator[Any] | None = None
-        if position is not None:
-            self._compare(position)
-            self.epoch, self.consumed = position["epoch"], position["consumed"]
-            self.resume(position)
-            self.own.set_state(position["own"])
-        settled()
-
-    def next(self) -> Any:
-        """See `trainer_shim.framework.Feed.next`."""
-        if self._batches is None:
-            self._batches = self.begin()
-        try:
-            batch = next(self._batches)
-        except StopIteration:
-            if not self.endless or self.consumed == 0:
-                raise
-            self.end_epoch()
-            return self.next()
-        self.consumed += 1
-        return self.unwrapped(batch)
-
-    def end_epoch(self) -> None:
-        """Give up what is left of the epoch; the next batch begins another one."""
-        self.epoch += 1
-        self.consumed = 0
-        self._batches = None
+        self.workers: dict[int, dict[str, Any]] = {}  # their generators after their newest batch
+        # Workers that read again up to the position, because their data set has no state, draw all of it again.
+        again = isinstance(loader.dataset, IterableDataset) and not saves_itself(loader.dataset)
+        self.told = not again and loader.snapshot_every_n_steps == 1
+        super().__init__(loader, endless, position, settled)
 
     def position(self) -> dict[str, Any]:
-        """See `trainer_shim.framework.Feed.position`."""
-        return {
-            "kind": self.kind,
-            "form": self.form(),
-            "epoch": self.epoch,
-            "consumed": self.consumed,
-            "start": self.start,
-            "own": self.own.state(),
-        }
-
-    def form(self) -> dict[str, Any]:
-        """What decides the batches, as far as it can be asked for."""
-        names = ("batch_size", "num_workers", "drop_last")
-        found = {name: getattr(self.loader, name) for name in names if hasattr(self.loader, name)}
-        with contextlib.suppress(TypeError):  # a loader without a length
-            found["batches"] = len(self.loader)
-        return found
-
-    def _compare(self, position: dict[str, Any]) -> None:
-        if position["kind"] != self.kind:
-            raise InvalidInput(
-                f"the checkpoint's data position is of a {position['kind']} loader, and this one is {self.kind}: "
-                "give run.steps() the loader that the run began with"
-            )
-        was, now = position["form"], self.form()
-        changed = ", ".join(f"{name} {was[name]} → {now.get(name)}" for name in was if was[name] != now.get(name))
-        if changed:
-            say(f"the loader is another one than at the checkpoint ({changed}): batches will differ from here on")
-
-    def close(self) -> None:
-        """See `trainer_shim.framework.Feed.close`."""
-        self._batches = None
-
-    def begin(self) -> Iterator[Any]:
-        """Start an epoch; the generators are where they were when it started."""
-        self._tell_epoch()
-        self.start = self.randomness()
-        return iter(self.loader)
-
-    def resume(self, position: dict[str, Any]) -> None:
-        """Go to a position in the middle of an epoch."""
-        if not position["start"]:
-            return
-        self._tell_epoch()
-        self.start = position["start"]
-        self.set_randomness(self.start)
-        self._batches = iter(self.loader)
-        for _ in range(self.consumed):
-            next(self._batches, None)
+        """Adds the workers' generators."""
+        return {**super().position(), "workers": dict(self.workers)}
 
     def unwrapped(self, batch: Any) -> Any:
-        """The user's own batch."""
+        """Takes note of the worker's generators."""
+        if isinstance(batch, Tagged):
+            self.workers[batch.worker] = batch.state
+            return batch.batch
         return batch
 
-    def randomness(self) -> dict[str, Any]:
-        """Every generator that can decide what the loader gives."""
-        return {"process": torch_random.process_state(cuda=False), "own": self.own.state()}
-
-    def set_randomness(self, state: dict[str, Any]) -> None:
-        """Put those generators back."""
-        torch_random.set_process_state(state["process"])
-        self.own.set_state(state["own"])
-
-    def _tell_epoch(self) -> None:
-        batch_sampler = getattr(self.loader, "batch_sampler", None)
-        for each in (getattr(self.loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None)):
-            tell = getattr(each, "set_epoch", None)
-            if tell is not None:
-                tell(self.epoch)
-
-
-class StatefulFeed(LoaderFeed):
-    """A loader that saves its own position, such as torchdata's StatefulDataLoader."""
-
-    kind = "stateful"
-
-    def position(self) -> dict[str, Any]:
-        """Adds what the loader says of itself."""
-        return {**super().position(), "loader": self.loader.state_dict()}
+    def begin(self) -> Iterator[Any]:
+        """Starts workers, unless they live on."""
+        if not self.loader.persistent_workers:
+            self.workers = {}
+        with _borrowed(self.loader, {}, None):
+            return super().begin()
 
     def resume(self, position: dict[str, Any]) -> None:
-        """Hand the loader its own state."""
-        self._tell_epoch()
-        self.start = position["start"]
-        self.loader.load_state_dict(position["loader"])
-        self._batches = iter(self.loader)
+        """Hand the loader its own state, and its workers theirs."""
+        over = position["loader"].get("_iterator_finished") and not self.loader.persistent_workers
+        self.workers = {} if over else dict(position["workers"])
+        with _borrowed(self.loader, self.workers if self.told else {}, None):
+            super().resume(position)
 
 
-class DataLoaderFeed(LoaderFeed):
+def _of_torchdata(loader: Any) -> bool:
+    torchdata = sys.modules.get("torchdata.stateful_dataloader")
+    return torchdata is not None and isinstance(loader, torchdata.StatefulDataLoader)
+
+
+class DataLoaderFeed(TorchLoaderFeed):
     """torch's DataLoader over a map-style data set."""
 
     kind = "dataloader"
