@@ -15,6 +15,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trainer_shim.run import Run
 
 __all__ = ["attach", "resume"]
@@ -31,6 +33,7 @@ def attach(
     state: Any = None,
     lazy: bool = False,
     staging_bytes: int | None = None,
+    check: Callable[[int], bool | str | None] | None = None,
 ) -> Run:
     """Make this script's training state outlive the machine; resume it where a checkpoint exists.
 
@@ -50,6 +53,9 @@ def attach(
             only the optimizer's `step` changes them; where something else does, it is noticed and switched off.
         staging_bytes: host memory for snapshots, at the most; a state above it is copied in turns, and the
             training waits while the bucket takes what does not fit. None: as much as the state has.
+        check: your own judgement of the state, asked at a checkpoint with the steps finished: None or True when all
+            is well, False or a text with the reason when it is suspect, a text beginning with "bad" when it must
+            not be resumed from. It has ten seconds; an error in it makes the checkpoint suspect.
 
     Raises:
         SystemExit: this attempt was replaced (76), drained while it waited (75), or cannot resume (1).
@@ -57,7 +63,7 @@ def attach(
     """
     from trainer_shim.attaching import attach as attach_here
 
-    return attach_here(model, optimizer, scheduler, loader, scaler, extra, state, lazy, staging_bytes)
+    return attach_here(model, optimizer, scheduler, loader, scaler, extra, state, lazy, staging_bytes, check)
 
 
 def resume(trainer: Any) -> str | bool:

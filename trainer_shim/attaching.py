@@ -12,6 +12,7 @@ from typing import Any
 
 from spotrelay.core.errors import InvalidInput, Unavailable
 from trainer_shim import wiring
+from trainer_shim.checking import Ask, Check
 from trainer_shim.environment import Identity, read_identity
 from trainer_shim.framework import Framework
 from trainer_shim.patience import JITTER
@@ -33,12 +34,20 @@ def attach(
     state: Any,
     lazy: bool,
     staging_bytes: int | None,
+    check: Ask | None,
 ) -> Run:
     """See `trainer_shim.attach`."""
     if staging_bytes is not None and staging_bytes < LEAST_STAGING:
         raise InvalidInput(f"attach(staging_bytes={staging_bytes}): give at least {LEAST_STAGING}, or None")
+    if check is not None and not callable(check):
+        raise InvalidInput(f"attach(check={type(check).__qualname__}): give a function that takes the step")
     framework = _framework(model, optimizer, scheduler, scaler, extra, state)
-    return Run(framework, _entered(framework, Wishes(lazy, staging_bytes)), loader, extra)
+    return Run(
+        framework,
+        _entered(framework, Wishes(lazy, staging_bytes), None if check is None else Check(check)),
+        loader,
+        extra,
+    )
 
 
 def resume(trainer: Any) -> str | bool:
@@ -58,12 +67,12 @@ def resume(trainer: Any) -> str | bool:
     return huggingface.follow(trainer, session, framework)
 
 
-def _entered(framework: Framework, wishes: Wishes = PLAIN) -> Session | None:
+def _entered(framework: Framework, wishes: Wishes = PLAIN, check: Check | None = None) -> Session | None:
     identity = read_identity(os.environ)
     if identity is None:
         _say_alone()
         return None
-    session = Session(identity, _connect(identity), framework, wishes)
+    session = Session(identity, _connect(identity), framework, wishes, check)
     session.enter()
     return session
 

@@ -9,10 +9,11 @@ from dataclasses import replace
 from typing import Any
 
 import spotrelay
-from spotrelay.core.cadence import Costs, Progress, due
+from spotrelay.core.cadence import Costs, Flying, LastSave, Progress, due, last_save
 from spotrelay.core.checkpoint import Health, SaveReason
 from spotrelay.core.errors import InvalidInput
-from spotrelay.core.health import LossBand
+from spotrelay.core.health import Judgement
+from spotrelay.core.pace import Pace
 from spotrelay.core.spec import Cadence
 from trainer_shim.base import Memory
 from trainer_shim.environment import Identity
@@ -20,8 +21,12 @@ from trainer_shim.framework import Framework
 from trainer_shim.saving import Flight
 from trainer_shim.snapshot import Snapshot, Torn
 from trainer_shim.taking import PLAIN, SnapshotTaker, Wishes
+from trainer_shim.vitals import Vitals
 from trainer_shim.voice import say
 from trainer_shim.wiring import Ports
+
+LOOK_SHARE = 0.01  # of a step: what a look at the gradients may cost
+LOOK_LEAST_S = 0.002  # and what it may cost in any case
 
 Data = Callable[[], dict[str, Any]]  # says where in the data the next batch is
 
@@ -37,6 +42,7 @@ class Checkpointer:
         cadence: Cadence,
         costs: Costs,
         saves: int,
+        vitals: Vitals,
         wishes: Wishes = PLAIN,
     ) -> None:
         self.costs = costs
@@ -47,13 +53,16 @@ class Checkpointer:
         self._identity = identity
         self._framework = framework
         self._cadence = cadence
-        self._band = LossBand()
+        self._vitals = vitals
         self.memory = Memory(ports.store, identity.run_id)
         patience_s = identity.timings.watch.total_seconds()
         self._taker = SnapshotTaker(framework, ports.objects, ports.uploader, wishes, patience_s)
         self._last_save = saves  # number of the newest save of this generation
         self._begun = 0  # saves begun by this process
-        self._begun_at = time.monotonic()
+        self._begun_at = self._since = time.monotonic()
+        self._stepped_at: float | None = None  # monotonic; when a checkpoint could last be taken
+        self._pace = Pace()
+        self._look_s = 0.0  # what looking at the gradients took
         self._cannot = ""  # why no snapshot can be taken
 
     def trouble(self) -> str:
@@ -75,9 +84,22 @@ class Checkpointer:
         except (InvalidInput, MemoryError, OSError) as error:
             self._cannot = f"no snapshot can be taken: {error}"
 
-    def see(self, step: int, loss: float) -> None:
-        """Take note of a step's loss."""
-        self._band.see(step, loss)
+    def stepped(self, settled: bool) -> None:
+        """Take note of the end of a step.
+
+        Args:
+            settled: whether a checkpoint could be taken now. Only the time between two such moments matters.
+        """
+        self.new_steps += 1
+        if settled:
+            now = time.monotonic()
+            if self._stepped_at is not None:
+                self._pace.see(now - self._stepped_at, self.flight is not None)
+            self._stepped_at = now
+
+    def settle(self) -> None:
+        """Return once nothing of the state is being copied, so that it may be changed."""
+        self._taker.settle()
 
     def close(self) -> None:
         """End what works beside the training."""
@@ -85,8 +107,28 @@ class Checkpointer:
 
     def due(self) -> SaveReason | None:
         """Why a checkpoint should be begun now, if one should."""
-        progress = Progress(time.monotonic() - self._begun_at, self.new_steps, self._begun)
-        return due(self._cadence, self.costs, progress, self._identity.time_scale)
+        began = self._begun_at if self._begun else self._since
+        progress = Progress(time.monotonic() - began, self.new_steps, self._begun, began - self._since)
+        return due(self._cadence, replace(self.costs, drag=self._pace.drag), progress, self._identity.time_scale)
+
+    def last_save(self, left_s: float, at_boundary: bool = True) -> LastSave:
+        """What to do with what is left of a notice; at once, from what is known.
+
+        Args:
+            at_boundary: False while a step is being made.
+        """
+        now = time.monotonic()
+        flying = None
+        if self.flight is not None:
+            snapshot = self.flight.snapshot
+            sent, age_s = snapshot.cargo.sent, now - snapshot.taken_at
+            whole = sum(shard.size for shard in snapshot.cargo.plan.shards)
+            flying = Flying(age_s, whole - sent, sent / age_s if age_s > 0 else 0.0)
+        since = now if at_boundary or self._stepped_at is None else self._stepped_at
+        boundary_s = 0.0 if at_boundary else max(self._pace.step_s - (now - since), 0.0)
+        new_steps = self.new_steps + (not at_boundary)
+        costs = self.costs
+        return last_save(left_s, costs.expected_last_s, flying, new_steps, boundary_s, costs.durable_s)
 
     def fresh(self) -> bool:
         """Whether the newest snapshot is so recent that a recommendation to save adds nothing."""
@@ -107,11 +149,14 @@ class Checkpointer:
             old = self.costs
             stall_s, whole_s = flight.commit.stall_s, flight.whole_s
             known = old.durable_s > 0
-            self.costs = replace(
-                old,
-                stall_s=(old.stall_s + stall_s) / 2 if known else stall_s,
-                durable_s=(old.durable_s + whole_s) / 2 if known else whole_s,
-            )
+            if flight.commit.reason is SaveReason.NOTICE:
+                self.costs = replace(old, last_s=whole_s)
+            else:
+                self.costs = replace(
+                    old,
+                    stall_s=(old.stall_s + stall_s) / 2 if known else stall_s,
+                    durable_s=(old.durable_s + whole_s) / 2 if known else whole_s,
+                )
             if flight.commit.health is not Health.HEALTHY:
                 say(f"checkpoint {flight.commit.id} is {flight.commit.health.value}: {flight.judgement.reason}")
         return flight
@@ -139,20 +184,25 @@ class Checkpointer:
             return None
         self._cannot = ""
         self._begun, self._begun_at, self.new_steps = self._begun + 1, begun, 0
+        self._stepped_at = time.monotonic()  # the stall is no part of the next step
         return self.flight
 
     def _take_off(self, step: int, reason: SaveReason, data: Data, begun: float, in_place: bool) -> None:
+        known = self._judged(step, reason)
         shot = self._taker.aim(self._state(step, data), in_place)
         snapshot = Snapshot(
             step,
             reason,
             shot.tree,
             shot.cargo,
-            self._band.judge(),
+            known,
             begun,
             self._framework.threads,
             versions(self._framework),
             self.code,
+            self._vitals.losses,
+            self._vitals.rollbacks,
+            self._vitals.back_to,
         )
         flight = Flight(self._ports, self._identity, snapshot, self._last_save + 1, self.memory.base())
 
@@ -164,6 +214,22 @@ class Checkpointer:
         shot.cargo.stall_s = max(shot.cargo.stall_s, time.monotonic() - begun)
         self._last_save += 1
         self.flight = flight
+
+    def _judged(self, step: int, reason: SaveReason) -> Judgement:
+        """What is known of the state's health before its arrays are looked at. A notice leaves no time to ask."""
+        hurried = reason is SaveReason.NOTICE
+        passing = hurried or bool(self._vitals.back_to)  # after a rollback they are those of the state that is gone
+        return self._vitals.judge(step, "" if passing else self._look_at_gradients(), not hurried)
+
+    def _look_at_gradients(self) -> str:
+        # Those of a step that was taken are in the moments or the parameters, which are judged without a stall. This
+        # finds those of a step that the script has skipped, as long as it costs next to nothing.
+        if self._look_s > max(LOOK_SHARE * self._pace.step_s, LOOK_LEAST_S):
+            return ""
+        begun = time.perf_counter()
+        found = self._framework.bad_gradients()
+        self._look_s = time.perf_counter() - begun
+        return found
 
     def _state(self, step: int, data: Data) -> dict[str, Any]:
         return {**self._framework.capture(), "data": data(), "step": step}

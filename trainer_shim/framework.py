@@ -79,6 +79,15 @@ class Framework(Protocol):
         """Registers host memory with a device, for copies at full speed; None where there is none."""
         ...
 
+    @property
+    def rolls_back(self) -> bool:
+        """Whether a state may be put back while the training loop is running."""
+        ...
+
+    def bad_gradients(self) -> str:
+        """What is wrong with the gradients that the newest step has left; empty where none are left."""
+        ...
+
     def stage(self, leaves: Sequence[Leaf], plan: Plan, shard: int, memory: memoryview) -> None:
         """Begin to copy the arrays of one shard to their places in the shard's memory."""
         ...
@@ -176,7 +185,7 @@ class Framework(Protocol):
         ...
 
     def loss(self, value: Any, wait: bool) -> float | None:
-        """A loss as a number; None when it is none.
+        """A loss or a norm as a number; None when it is none.
 
         Args:
             wait: also when that means to wait for a device; None otherwise.

@@ -25,6 +25,7 @@ class Pulse:
         self._lock = threading.Lock()
         self._beat = Heartbeat(identity.run_id, identity.generation, 0, Phase.WAITING)
         self._sources: dict[str, Callable[[], str]] = {}
+        self._errands: list[Callable[[], None]] = []
         self._wake = threading.Event()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -49,6 +50,11 @@ class Pulse:
         with self._lock:
             self._sources[source] = trouble
 
+    def send_with(self, errand: Callable[[], None]) -> None:
+        """Run this after every beat; it raises nothing."""
+        with self._lock:
+            self._errands.append(errand)
+
     def beat_now(self) -> None:
         """Write one beat, here and now; a failure is no reason to stop."""
         with self._lock:
@@ -62,6 +68,8 @@ class Pulse:
             if not self._failing:
                 say(f"the heartbeat cannot be written, training goes on: {error}")
             self._failing = True
+        for errand in list(self._errands):
+            errand()
 
     def stop(self) -> None:
         """Beat once more and end the thread."""

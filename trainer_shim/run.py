@@ -36,7 +36,7 @@ class Run:
         self._stage = -1  # calls of steps() so far, counted from 0
         self._feed: Feed | None = None
         self._open = False  # a batch was given out and its step is not finished
-        self._report: tuple[Any, bool] = (None, True)
+        self._report: tuple[Any, bool, Any] = (None, True, None)
         self._leaving: BaseException | None = None  # met while a loop was broken off, where nothing can be raised
         self._pid = os.getpid()
         atexit.register(self._at_exit)
@@ -93,7 +93,7 @@ class Run:
         """The newest state of a script that attached one; None where what was attached changes in place."""
         return self._framework.state
 
-    def step(self, loss: Any = None, *, state: Any = None, accumulating: bool = False) -> None:
+    def step(self, loss: Any = None, *, state: Any = None, accumulating: bool = False, grad_norm: Any = None) -> None:
         """Finish a step; call it once for each batch.
 
         Inside `steps` the decision to save or to drain is carried out when the loop's body has
@@ -105,6 +105,8 @@ class Run:
                 touched any more and may be donated.
             accumulating: gradients of this batch still wait for the optimizer's step, so that no
                 checkpoint may be taken after it.
+            grad_norm: what `clip_grad_norm_` returned, for the health gate; left out, gradients are looked at
+                only where a checkpoint is taken.
 
         Raises:
             InvalidInput: the new state is missing, or has another structure than the one attached.
@@ -116,12 +118,12 @@ class Run:
         if self._feed is None:
             self.step_number += 1
             if self._session is not None:
-                self._session.boundary(self.step_number, loss, dict, not accumulating)
+                self._session.boundary(self.step_number, loss, dict, not accumulating, grad_norm)
             return
         if not self._open:
             raise RuntimeError("run.step() was called twice for one batch: call it once per batch of run.steps()")
         self._open = False
-        self._report = (loss, not accumulating)
+        self._report = (loss, not accumulating, grad_norm)
 
     def close(self) -> None:
         """End the run's threads. Harmless when repeated.
@@ -210,8 +212,8 @@ class Run:
             )
         self.step_number += 1
         if self._session is not None:
-            loss, settled = self._report
-            self._session.boundary(self.step_number, loss, self._data, settled)
+            loss, settled, norm = self._report
+            self._session.boundary(self.step_number, loss, self._data, settled, norm)
 
     def _data(self) -> dict[str, Any]:
         assert self._feed is not None

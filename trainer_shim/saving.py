@@ -123,16 +123,19 @@ class Flight:
 
     def _persist_as(self, save: int, shards: tuple[Shard, ...], broken: tuple[str, ...], durable_s: float) -> Commit:
         snapshot, identity = self.snapshot, self._identity
-        self.judgement = judgement = joined(snapshot.by_loss, broken)
+        self.judgement = judgement = joined(snapshot.known, broken)
         manifest = Manifest(
             identity.run_id,
             identity.generation,
             save,
             snapshot.step,
             shards,
-            {**snapshot.tree, "why": judgement.reason},
+            snapshot.tree,
             threads=snapshot.threads,
             health=judgement.health,
+            why=judgement.reason,
+            losses=snapshot.losses,
+            rollbacks=snapshot.rollbacks,
             reason=snapshot.reason,
             versions=snapshot.versions,
             code=snapshot.code,
@@ -153,6 +156,8 @@ class Flight:
             snapshot.reason,
             round(snapshot.stall_s, 6),
             round(durable_s, 6),
+            snapshot.rollbacks[-1].why if snapshot.back_to else judgement.reason,
+            snapshot.back_to,
         )
         self._commit(commit)
         self._base.remember(commit.id, shards)

@@ -5,24 +5,29 @@ from __future__ import annotations
 import time
 from typing import Any, NoReturn
 
-from spotrelay.core.cadence import Costs, LastSave, last_save, learned_uptime
+from spotrelay.core.cadence import LastSave
 from spotrelay.core.checkpoint import SaveReason
-from spotrelay.core.errors import Fenced, SpotrelayError
+from spotrelay.core.errors import Fenced, InvalidInput, SpotrelayError
 from spotrelay.core.live import EXIT_DRAINED, EXIT_FENCED, Phase
-from spotrelay.core.run import Run
+from trainer_shim.checking import Check
 from trainer_shim.checkpointer import Checkpointer, Data
 from trainer_shim.entry import Ended, Gate, NothingToResume, take_lease
 from trainer_shim.environment import Identity
 from trainer_shim.framework import Framework
 from trainer_shim.herald import Herald
+from trainer_shim.history import costs_of
 from trainer_shim.marker import Marker
 from trainer_shim.patience import Cancelled, persevere
+from trainer_shim.promoting import Promoter
 from trainer_shim.pulse import Pulse
 from trainer_shim.restoring import Restored
 from trainer_shim.resuming import fit, resume
+from trainer_shim.rolling_back import Retreat
 from trainer_shim.saving import Flight
 from trainer_shim.silence import Silence
 from trainer_shim.taking import PLAIN, Wishes
+from trainer_shim.understudy import Understudy
+from trainer_shim.vitals import Vitals
 from trainer_shim.voice import say
 from trainer_shim.watcher import Ending, Watcher
 from trainer_shim.wiring import Ports
@@ -38,7 +43,14 @@ EXIT_REFUSED = 1  # nothing can be resumed, or what was found does not fit
 class Session:
     """Decides after every step; saves, drains and stops. Knows no framework."""
 
-    def __init__(self, identity: Identity, ports: Ports, framework: Framework, wishes: Wishes = PLAIN) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        ports: Ports,
+        framework: Framework,
+        wishes: Wishes = PLAIN,
+        check: Check | None = None,
+    ) -> None:
         self.identity = identity
         self.restored: Restored | None = None
         self._ports = ports
@@ -48,11 +60,16 @@ class Session:
         self._watcher = Watcher(identity, ports.publisher)
         self._herald = Herald(ports.publisher, identity)
         self._marker = Marker(identity.state)
+        self._promoter = Promoter(ports.store, identity)
+        self._retreat = Retreat(ports, identity, framework, self._watcher, self._herald)
+        self._check = check
+        self._vitals = Vitals()
         self._saver: Checkpointer | None = None
         self._silence: Silence | None = None  # until the first step
+        self._understudy: Understudy | None = None
         self._rebalance = False
         self._stepped = False
-        self._unseen: tuple[int, Any] | None = None  # newest step and its loss, until the loss is looked at
+        self._unseen: tuple[int, Any, Any] | None = None  # newest step, its loss and norm, until they are looked at
         self._looked_at = 0.0  # monotonic
         self._saved_step: int | None = None  # of the newest checkpoint known to be committed
         self._closed = False
@@ -65,7 +82,8 @@ class Session:
         Raises:
             SystemExit: the attempt was replaced, its machine is being taken back, or nothing can be
                 resumed; a line says what happened.
-            InvalidInput: the checkpoint does not fit the script; names every misfit. Nothing was changed.
+            InvalidInput: the checkpoint does not fit the script; names every misfit. Nothing was changed. Or the
+                spec asks for rollbacks, which this framework cannot make.
         """
         try:
             self._enter()
@@ -81,6 +99,12 @@ class Session:
         try:
             self._marker.put()
             run = gate.call(lambda: self._ports.store.read_run(self.identity.run_id))
+            self._vitals = Vitals(run.spec.health, self._check)
+            if run.spec.health.rollback and not self._framework.rolls_back:
+                raise InvalidInput(
+                    "health.rollback is for training loops of your own: this framework's loop keeps counts that would "
+                    "not go back with the model. Leave it out of the spec; what is bad is never resumed from anyway"
+                )
             beat = run.heartbeat(self.identity.generation)
             self._pulse.start(beat.counter if beat is not None else 0)
             lease = take_lease(gate)
@@ -92,9 +116,18 @@ class Session:
         except NothingToResume as error:
             self._leave(EXIT_REFUSED, str(error))
         self._saved_step = self.restored.manifest.step if self.restored is not None else None
-        costs = _costs(run, self.identity)
+        if self.restored is not None:
+            self._vitals.recall(self.restored.manifest)
+            self._vitals.resumed(self.restored.checkpoint.commit)
         self._saver = Checkpointer(
-            self._ports, self.identity, self._framework, run.spec.cadence, costs, lease.save, self._wishes
+            self._ports,
+            self.identity,
+            self._framework,
+            run.spec.cadence,
+            costs_of(run, self.identity),
+            lease.save,
+            self._vitals,
+            self._wishes,
         )
         if self.restored is not None:
             self._saver.memory.remember(self.restored.checkpoint.id, self.restored.manifest.shards)
@@ -103,6 +136,7 @@ class Session:
         self._silence = Silence(self.identity.time_scale)
         self._pulse.watch_trouble("checkpoint", self._saver.trouble)
         self._pulse.watch_trouble("steps", self._silence.trouble)
+        self._pulse.send_with(self._promoter.send)
         self._pulse.set(at_once=True, phase=Phase.TRAINING)
 
     def fit(self) -> None:
@@ -122,31 +156,39 @@ class Session:
         if self._watcher.ending is not None:
             self._drain(self._watcher.ending, self._saved_step or 0, dict)
 
-    def boundary(self, step: int, loss: Any, data: Data, settled: bool = True) -> None:
+    def boundary(self, step: int, loss: Any, data: Data, settled: bool = True, norm: Any = None) -> None:
         """After a step: take note, and save, drain or stop where it is time to.
 
         Args:
             step: steps finished.
             settled: False in the middle of accumulated gradients, which no checkpoint holds.
+            norm: of the gradients, where the script tells it.
 
         Raises:
             SystemExit: drained, or replaced by another attempt.
         """
         saver = self._active()
         self._heard()
-        saver.new_steps += 1
-        self._unseen = (step, loss)
+        saver.stepped(settled)
+        self._unseen = (step, loss, norm)
         self._look_at_loss(wait=time.monotonic() - self._looked_at > LOSS_S)
         self._pulse.set(step=step, first_step=True, at_once=not self._stepped)
         if not self._stepped:
             self._stepped = True
             self._herald.report("first-step")
             saver.warm(data)  # the optimizer has its arrays only now
+        if self._understudy is None:
+            self._understudy = Understudy(self._watcher, saver, self._leave_early)
+            self._understudy.start()
+        if self._understudy.has_left:
+            self._take_turn(step)
         self._collect()
         if not settled:
             return
         if self._watcher.ending is not None:
             self._drain(self._watcher.ending, step, data)
+        if self._vitals.diverged and self._vitals.rules.rollback:
+            self._roll_back(step, data)
         reason = self._reason(saver)
         if reason is not None and self._begin(step, reason, data):
             self._rebalance = False
@@ -167,6 +209,7 @@ class Session:
     def _commit_last(self, step: int, data: Data) -> None:
         saver = self._active()
         self._heard()
+        self._take_turn(step)
         rest_s = LOOK_S
         while self._saved_step != step:
             if saver.flight is None:
@@ -189,6 +232,7 @@ class Session:
         self._closed = True
         if self._silence is not None:
             self._silence.end()
+        self._rest()
         if self._saver is not None and self._saver.flight is not None:
             flight = self._saver.flight
             self._wait_for(flight, STUCK_S)
@@ -215,12 +259,38 @@ class Session:
         # To ask a GPU for a number is to wait for everything that it still has to do.
         if self._unseen is None:
             return
-        step, loss = self._unseen
-        number = self._framework.loss(loss, wait)
-        if number is not None:
-            self._unseen, self._looked_at = None, time.monotonic()
-            self._active().see(step, number)
-            self._pulse.set(loss=number)
+        step, *given = self._unseen
+        loss, norm = (self._framework.loss(each, wait) for each in given)
+        if loss is None and norm is None:
+            return
+        self._unseen = None
+        self._looked_at = time.monotonic()
+        self._vitals.see(step, loss, norm)
+        if loss is not None:
+            self._pulse.set(loss=loss)
+
+    def _roll_back(self, step: int, data: Data) -> None:
+        why, vitals = self._vitals.diverged, self._vitals
+        vitals.diverged = ""
+        if not vitals.may_roll_back(step):
+            rules = vitals.rules
+            self._leave(
+                EXIT_REFUSED,
+                f"the run has diverged again after {rules.max_rollbacks} rollbacks within {rules.window_steps} steps "
+                f"({why}): going back does not help. Look at the data and the learning rate from step "
+                f"{vitals.rollbacks[-1].to_step} on; nothing of the run was changed",
+            )
+        saver = self._active()
+        if saver.flight is not None:
+            saver.flight.cancel()
+            self._wait_for(saver.flight, STUCK_S)
+            self._collect()
+        saver.settle()
+        made = self._retreat.go(step, f"the run has diverged: {why}")
+        if made is not None:
+            vitals.rolled_back(*made)
+            self._herald.report("rolled-back")
+            self._begin(step, SaveReason.REQUESTED, data)
 
     def _reason(self, saver: Checkpointer) -> SaveReason | None:
         if self._watcher.take_rebalance() and not saver.fresh():
@@ -231,6 +301,9 @@ class Session:
         flight = self._active().collect()
         if flight is not None and flight.commit is not None:
             self._saved_step = flight.commit.step
+            proven = self._vitals.committed(flight.commit)
+            if proven is not None:
+                self._promoter.want(proven)
         if flight is not None and flight.fenced:
             kept = "nothing" if self._saved_step is None else f"everything up to step {self._saved_step}"
             self._leave(
@@ -251,6 +324,7 @@ class Session:
     # the way out
 
     def _drain(self, ending: Ending, step: int, data: Data) -> NoReturn:
+        self._take_turn(step)
         say(f"{ending.why}: draining after step {step}")
         self._pulse.set(at_once=True, phase=Phase.DRAINING)
         try:
@@ -259,16 +333,43 @@ class Session:
             self._give_up_flight()
             raise
         self._release(ending)
+        self._tell_drained(step)
+        self._leave(EXIT_DRAINED, "")
+
+    def _take_turn(self, step: int) -> None:
+        """From here on the loop itself takes the leave, unless that was done beside it."""
+        understudy, self._understudy = self._understudy, None
+        if understudy is None or understudy.yields():
+            return
+        understudy.wait(GOODBYE_S)
+        late = self._active().collect()
+        if late is not None and late.commit is not None:
+            self._saved_step = late.commit.step
+        self._tell_drained(step)
+        self._leave(EXIT_DRAINED, "")
+
+    def _tell_drained(self, step: int) -> None:
         if self._saved_step == step:
             say(f"drained: step {step} is committed, the next attempt goes on from it")
         else:
             say(f"drained: steps after {self._saved_step or 0} were not committed in time and will be done again")
-        self._leave(EXIT_DRAINED, "")
+
+    def _leave_early(self, ending: Ending) -> None:
+        """Beside the loop, in the middle of a step that will not end in time: the lease goes to the next attempt."""
+        say(f"{ending.why}: the step that is being made will not end in time for a checkpoint of its own")
+        self._pulse.set(at_once=True, phase=Phase.DRAINING)
+        flight = self._active().flight
+        if flight is not None:
+            flight.cancel()  # over by now, or too late
+        self._release(ending)
+
+    def _rest(self) -> None:
+        if self._understudy is not None:
+            self._understudy.stop()
 
     def _last_words(self, ending: Ending, step: int, data: Data) -> None:
         saver = self._active()
-        flying_s = None if saver.flight is None else time.monotonic() - saver.flight.snapshot.taken_at
-        choice = last_save(ending.deadline - time.monotonic(), saver.costs.durable_s, flying_s, saver.new_steps)
+        choice = saver.last_save(ending.deadline - time.monotonic())
         if choice in (LastSave.FINISH, LastSave.FINISH_THEN_NEW):
             self._finish_flight(ending.deadline)
         if choice is LastSave.NEW and saver.flight is not None:
@@ -317,6 +418,7 @@ class Session:
             self._pulse.set(phase=Phase.DRAINED)
             self._herald.report("drained")
         self._closed = True
+        self._rest()
         self._pulse.stop()
         self._herald.flush(2.0)
         self._watcher.stop()
@@ -332,13 +434,3 @@ class _Until:
     def wait(self, timeout: float) -> bool:
         time.sleep(max(min(timeout, self._end - time.monotonic()), 0.0))
         return time.monotonic() >= self._end
-
-
-def _costs(run: Run, identity: Identity) -> Costs:
-    ended = [a for a in run.attempts if a.generation < identity.generation and a.ended_at and a.running_at]
-    uptimes = [(a.ended_at - a.running_at).total_seconds() for a in ended if a.ended_at and a.running_at]
-    lost = [a for a in ended if not a.crashed]
-    warned = {c.commit.generation for c in run.checkpoints if c.commit.reason is SaveReason.NOTICE}
-    announced = len([a for a in lost if a.generation in warned]) / (len(lost) + 2)
-    scale = max(identity.time_scale, 1e-6)  # the run's own times are a demo's, the prior is not
-    return Costs(uptime_s=learned_uptime([each / scale for each in uptimes], len(lost)), announced=announced)

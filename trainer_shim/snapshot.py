@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from spotrelay.core.checkpoint import SaveReason
+from spotrelay.core.checkpoint import Rollback, SaveReason
 from spotrelay.core.errors import InvalidInput
 from spotrelay.core.health import Judgement
 from trainer_shim.shards import Plan
@@ -28,11 +28,14 @@ class Snapshot:
     reason: SaveReason
     tree: dict[str, Any]  # the manifest's part about the state
     cargo: Cargo
-    by_loss: Judgement  # what the losses say; the arrays are looked at on their way
+    known: Judgement  # from the losses and the gradients; the arrays are looked at on their way
     taken_at: float  # monotonic
     threads: int
     versions: dict[str, str] = field(default_factory=dict)
     code: str = ""
+    losses: tuple[float, ...] = ()  # the band of recent losses
+    rollbacks: tuple[Rollback, ...] = ()
+    back_to: str = ""  # id of the checkpoint that was rolled back to since the one before
 
     @property
     def stall_s(self) -> float:

@@ -202,6 +202,31 @@ def simulate(
     work.simulate(work.Options(spec, traces, runs, hours, seed, alone, restart * 60, price, share, plot, json))
 
 
+@app.command("simulate-cadence")
+def simulate_cadence(
+    traces: Annotated[Path, typer.Option("--traces", metavar="DIR", help="Recorded capacity, .json files.")],
+    cost: Annotated[
+        list[float] | None, typer.Option("--cost", help="Seconds of training per checkpoint; may be repeated.")
+    ] = None,
+    announced: Annotated[
+        list[float] | None, typer.Option("--announced", help="Share of losses with a notice; may be repeated.")
+    ] = None,
+    upload: Annotated[float, typer.Option("--upload-seconds", min=0.0, help="From the stall to the commit.")] = 10.0,
+    restart: Annotated[float, typer.Option("--restart-minutes", min=0.0, help="From a launch to a new step.")] = 5.0,
+    instance_type: Annotated[
+        str, typer.Option("--instance-type", help="Whose life is supposed at first.")
+    ] = "p3.2xlarge",
+    seed: Annotated[int, typer.Option("--seed", help="Another seed, other losses announced.")] = 0,
+    page: Annotated[Path | None, typer.Option("--page", metavar="FILE", help="Markdown with a block to renew.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Replay recorded Spot capacity through the shim's cadence, beside every fixed interval of a grid."""
+    from spotrelay.console import simulate_cadence as work
+
+    options = (tuple(cost or ()), tuple(announced or ()), upload, restart * 60, instance_type, seed, json, page)
+    work.simulate(work.Options(traces, *options))
+
+
 def main() -> None:
     """Entry point of the `spotrelay` command."""
     try:

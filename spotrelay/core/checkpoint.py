@@ -45,6 +45,12 @@ class CheckpointId:
         return f"{self.generation}.{self.save}"
 
 
+def parse_id(text: str) -> CheckpointId:
+    """The id in its written form; 0.0, which comes before all of them, for an empty text."""
+    generation, _, save = text.partition(".")
+    return CheckpointId(int(generation or 0), int(save or 0))
+
+
 @dataclass(frozen=True)
 class Shard:
     """One object of a checkpoint, at one version."""
@@ -56,6 +62,16 @@ class Shard:
     digest: str  # xxh3-128 of the bytes, 32 hexadecimal digits
     checksum: str  # S3's own, "crc32c:<base64>" or "crc32:<base64>"
     rank: int = 0
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """A return to an earlier checkpoint within an attempt, after the run had diverged."""
+
+    step: int  # steps finished when it happened; the count goes on from there
+    to_step: int  # of the checkpoint whose state came back; the data in between is skipped
+    checkpoint: str  # its id
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,6 +87,9 @@ class Manifest:
     world_size: int = 1
     threads: int = 0  # torch's intra-op threads: another count may change the bits
     health: Health = Health.HEALTHY
+    why: str = ""  # the reason for that verdict
+    losses: tuple[float, ...] = ()  # the band of recent losses, oldest first
+    rollbacks: tuple[Rollback, ...] = ()  # newest last, as many as its rules count
     reason: SaveReason = SaveReason.CADENCE
     versions: dict[str, str] = field(default_factory=dict)  # python, torch, spotrelay …
     code: str = ""  # digest of the pinned code bundle or image
@@ -125,6 +144,8 @@ class Commit:
     reason: SaveReason = SaveReason.CADENCE
     stall_s: float = 0.0  # training blocked, seconds
     durable_s: float = 0.0  # from snapshot to the last shard durable, seconds
+    why: str = ""  # the reason for its health, or for a rollback
+    back_to: str = ""  # id of the checkpoint that was rolled back to; those in between are left behind
     schema: int = 1
 
     @property
@@ -141,7 +162,6 @@ class Verdict:
     ok: bool
     problem: str = ""  # what was wrong, naming the object; empty when ok
     checked_at: datetime | None = None  # by the control plane's clock
-    promoted: bool = False
 
     @property
     def id(self) -> CheckpointId:
@@ -154,6 +174,7 @@ class Checkpoint:
 
     commit: Commit
     verdict: Verdict | None = None
+    promoted: bool = False  # its attempt saw the steps after it stay healthy
 
     @property
     def id(self) -> CheckpointId:
@@ -188,16 +209,40 @@ class Checkpoint:
         return "condemned" if self.condemned else "verified" if self.verified else "committed"
 
 
+def left_behind(checkpoints: tuple[Checkpoint, ...]) -> frozenset[CheckpointId]:
+    """Those between a rollback's target and the checkpoint taken after it: the run had diverged there."""
+    back = [(parse_id(c.commit.back_to), c.id) for c in checkpoints if c.commit.back_to]
+    return frozenset(c.id for c in checkpoints if any(target < c.id < after for target, after in back))
+
+
+def unpromotable(commit: Commit) -> str:
+    """Why this checkpoint can never be promoted; empty when it can, once the steps after it stayed healthy."""
+    if commit.reason is SaveReason.NOTICE:
+        return f"checkpoint {commit.id} was taken in a notice: no steps came after it"
+    if commit.health is not Health.HEALTHY:
+        return f"checkpoint {commit.id} is {commit.health.value}"
+    return ""
+
+
+def newest_promoted(checkpoints: tuple[Checkpoint, ...]) -> Checkpoint | None:
+    """What a rollback goes to: the newest checkpoint that was promoted, is verified, and may be used."""
+    behind = left_behind(checkpoints)
+    good = [c for c in checkpoints if c.promoted and c.verified and c.usable and c.id not in behind]
+    return max(good, key=lambda c: c.id, default=None)
+
+
 def resume_candidate(checkpoints: tuple[Checkpoint, ...]) -> Checkpoint | None:
-    """The newest checkpoint that is verified and not bad: the only kind a run resumes from."""
-    good = [c for c in checkpoints if c.verified and c.usable]
+    """The newest checkpoint that is verified, not bad and not left behind: the only kind a run resumes from."""
+    behind = left_behind(checkpoints)
+    good = [c for c in checkpoints if c.verified and c.usable and c.id not in behind]
     return max(good, key=lambda c: c.id, default=None)
 
 
 def awaiting_verification(checkpoints: tuple[Checkpoint, ...]) -> tuple[Checkpoint, ...]:
     """Those newer than the candidate whose verification could still change the choice."""
     candidate = resume_candidate(checkpoints)
-    newer = (c for c in checkpoints if candidate is None or c.id > candidate.id)
+    behind = left_behind(checkpoints)
+    newer = (c for c in checkpoints if (candidate is None or c.id > candidate.id) and c.id not in behind)
     return tuple(c for c in newer if c.pending and c.usable)
 
 

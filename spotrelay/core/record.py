@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import singledispatch
 from zlib import crc32
 
-from spotrelay.core.checkpoint import CheckpointId
+from spotrelay.core.checkpoint import parse_id
 from spotrelay.core.facts import (
     CancelRequested,
     Fact,
@@ -104,18 +104,16 @@ def _absorb_heartbeat(run: Run, beat: Heartbeat, now: datetime) -> Run:
 
 
 def _absorb_commits(run: Run, now: datetime) -> Run:
-    noted = _checkpoint_id(run.noted_commit)
+    noted = parse_id(run.noted_commit)
     fresh = sorted((c for c in run.checkpoints if c.id > noted), key=lambda c: c.id)
     for checkpoint in fresh:
         commit = checkpoint.commit
         text = f"checkpoint {commit.id} committed at step {commit.step} ({commit.reason.value}, {commit.health.value})"
+        if commit.back_to:
+            back = f"attempt {commit.generation} went back to checkpoint {commit.back_to}: {commit.why}"
+            run = note(run, "rolled-back", back, now, commit.generation, step=commit.step, checkpoint=commit.back_to)
         run = note(run, "committed", text, now, commit.generation, step=commit.step, checkpoint=str(commit.id))
     return replace(run, noted_commit=str(fresh[-1].id)) if fresh else run
-
-
-def _checkpoint_id(text: str) -> CheckpointId:
-    generation, _, save = text.partition(".")
-    return CheckpointId(int(generation or 0), int(save or 0))
 
 
 def _absorb_report(run: Run, report: ExitReport, now: datetime, site: Site) -> Run:

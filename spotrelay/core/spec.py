@@ -29,6 +29,8 @@ MOST_HOURS = 8784  # a leap year
 MOST_DOLLARS = 1e7
 MOST_LAUNCHES = 400  # the run's row names every attempt, and an item holds 400 KB
 LONGEST_INTERVAL_S = 7 * 86_400
+MOST_SUSPECT_STEPS = 50  # a band of 128 losses has taken in what lasts longer than this
+MOST_ROLLBACKS = 16  # a manifest names them all
 
 
 class NoCheckpoint(Enum):
@@ -58,9 +60,20 @@ class Cadence:
     """How often to checkpoint. Measured costs decide between the floor and the ceiling."""
 
     floor_s: float = 60.0
-    ceiling_s: float = 1800.0
+    ceiling_s: float = 7200.0
     every_s: float | None = None  # fixed interval, if you insist
     every_steps: int | None = None  # fixed number of steps, if you insist
+
+
+@dataclass(frozen=True)
+class HealthRules:
+    """When a run counts as diverged, and whether it then goes back to the last good checkpoint by itself."""
+
+    rollback: bool = False
+    bad_steps: int = 3  # in a row whose loss or gradients are not finite
+    suspect_steps: int = 30  # in a row with a loss outside its band
+    max_rollbacks: int = 3  # within `window_steps`; then the attempt stops
+    window_steps: int = 10_000
 
 
 @dataclass(frozen=True)
@@ -81,6 +94,7 @@ class Spec:
     image: str = ""  # container image by digest, instead of a bundle
     limits: Limits = Limits()
     cadence: Cadence = Cadence()
+    health: HealthRules = HealthRules()
 
 
 def parse_spec(data: Any) -> Spec:
@@ -219,7 +233,7 @@ def _problems(spec: Spec) -> list[str]:
 
 def _limit_problems(spec: Spec) -> list[str]:
     found = []
-    limits, cadence = spec.limits, spec.cadence
+    limits, cadence, health = spec.limits, spec.cadence, spec.health
     bounds: dict[str, tuple[float | None, float | None]] = {  # value, and the most that it may be
         "limits.max_launches": (limits.max_launches, MOST_LAUNCHES),
         "limits.max_failures": (limits.max_failures, None),
@@ -229,6 +243,10 @@ def _limit_problems(spec: Spec) -> list[str]:
         "cadence.ceiling_s": (cadence.ceiling_s, LONGEST_INTERVAL_S),
         "cadence.every_s": (cadence.every_s, LONGEST_INTERVAL_S),
         "cadence.every_steps": (cadence.every_steps, None),
+        "health.bad_steps": (health.bad_steps, None),
+        "health.suspect_steps": (health.suspect_steps, MOST_SUSPECT_STEPS),
+        "health.max_rollbacks": (health.max_rollbacks, MOST_ROLLBACKS),
+        "health.window_steps": (health.window_steps, None),
         **{f"limits.on_demand_prices.{kind}": (price, None) for kind, price in limits.on_demand_prices.items()},
     }
     for name, (value, most) in bounds.items():

@@ -51,7 +51,7 @@ class Trace:
         return sum(end - start for start, end in zip(ends[::2], ends[1::2], strict=True)) / self.length
 
 
-def trace_of(pool: Pool, gap: Seconds, data: Iterable[int]) -> Trace:
+def trace_of(pool: Pool, gap: Seconds, data: Iterable[float]) -> Trace:
     """The trace in these probes; a value above zero is capacity for a machine."""
     changes: list[Seconds] = []
     count = 0
@@ -82,7 +82,7 @@ def read_traces(folder: Path, spec: Spec) -> tuple[Trace, ...]:
         pool = Pool(region_of(zone), zone, kind if exact else spec.instance_types[0])
         if pool in traces:
             raise InvalidInput(f"{path}: a second trace for {pool}; name a folder with one of them")
-        traces[pool] = _read(path, pool)
+        traces[pool] = trace_of(pool, *read_probes(path))
     if not traces:
         wanted = f" for zones {', '.join(spec.zones)}" if spec.zones else ""
         raise InvalidInput(f"{folder}: no traces{wanted}; they are files named <zone>_<type>_<count>.json")
@@ -102,7 +102,12 @@ def _named(path: Path) -> tuple[str, str]:
     return zone, kind
 
 
-def _read(path: Path, pool: Pool) -> Trace:
+def read_probes(path: Path) -> tuple[Seconds, list[float]]:
+    """The gap between two probes, and what each found.
+
+    Raises:
+        InvalidInput: the file is no trace.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         gap, data = content["metadata"]["gap_seconds"], content["data"]
@@ -110,7 +115,7 @@ def _read(path: Path, pool: Pool) -> Trace:
         raise InvalidInput(f'{path}: no trace; {{"metadata": {{"gap_seconds": …}}, "data": […]}} is one') from error
     if not _number(gap) or gap <= 0 or not isinstance(data, list) or not data or not all(_number(v) for v in data):
         raise InvalidInput(f"{path}: gap_seconds above zero and a list of numbers were expected")
-    return trace_of(pool, float(gap), data)
+    return float(gap), data
 
 
 def _number(value: Any) -> bool:

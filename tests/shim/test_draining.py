@@ -21,6 +21,7 @@ from tests.shim.imds import Imds, serving
 from tests.shim.training import STEPS, build, train
 from tests.shim.world import RUN, World, eventually, left_with
 from trainer_shim import wiring
+from trainer_shim.checkpointer import Checkpointer
 
 RARELY = Cadence(every_steps=1000)
 
@@ -130,6 +131,28 @@ def test_a_save_that_cannot_be_over_in_time_is_not_begun(world: World, imds: Imd
 
     assert world.steps_committed() == []
     assert world.store.read_lease(RUN).holder is None
+
+
+def test_what_to_do_with_a_notice_is_decided_within_fifty_milliseconds(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.submit(RARELY)
+    times: dict[str, float] = {}
+    begin = Checkpointer.begin
+
+    def begun(self: Checkpointer, *given: Any) -> Any:
+        times["decided"] = time.monotonic()
+        return begin(self, *given)
+
+    def announce(run: Any) -> None:
+        run._session._watcher.end(timedelta(seconds=5), "EC2 is going to terminate this machine")
+        times["boundary"] = time.monotonic()
+
+    monkeypatch.setattr(Checkpointer, "begin", begun)
+    train_until_told(world, announce)
+
+    assert world.steps_committed() == [5]
+    assert times["decided"] - times["boundary"] < 0.05
 
 
 def test_a_bucket_that_hangs_does_not_hold_a_drain_beyond_its_deadline(world: World, imds: Imds) -> None:

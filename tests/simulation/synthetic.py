@@ -29,6 +29,16 @@ def world(seed: int, days: int = 30) -> dict[str, list[int]]:
     return {zone: spells(dice, days * DAY, *character[zone[:-1]]) for zone in PLACES}
 
 
+def mixed(seed: int, long_hours: float, days: int = 40) -> list[int]:
+    """Probes of a pool in which most machines go within half an hour and the others last."""
+    dice = random.Random(seed)
+    data: list[int] = []
+    while len(data) < days * DAY:
+        hours = dice.expovariate(1 / 0.4) if dice.random() < 0.6 else dice.expovariate(1 / long_hours)
+        data += [1] * max(1, round(hours * 3600 / GAP_S)) + [0]
+    return data[: days * DAY]
+
+
 def write(folder: Path, data: dict[str, list[int]], kind: str = "v100", gap: float = GAP_S) -> Path:
     """The folder with one file for each zone."""
     folder.mkdir(parents=True, exist_ok=True)

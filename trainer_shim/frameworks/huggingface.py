@@ -32,6 +32,8 @@ USED = ("get_train_dataloader", "_load_from_checkpoint", "_load_rng_state")  # o
 class TrainerFramework(TorchFramework):
     """What a Trainer holds. Its optimizer exists only once its loop begins; a restored state waits until then."""
 
+    rolls_back = False  # its loop keeps sums and counts of its own, which would not go back with the model
+
     def __init__(self, trainer: Any) -> None:
         super().__init__(trainer.model, None, None, None, None)
         self.extra = Extra(Progress(trainer))

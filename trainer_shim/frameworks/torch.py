@@ -37,6 +37,7 @@ class TorchFramework:
 
     ready = True
     state = None
+    rolls_back = True
 
     def __init__(self, model: Any, optimizer: Any, scheduler: Any, scaler: Any, extra: Any) -> None:
         self.models = _named("model", model)
@@ -92,6 +93,19 @@ class TorchFramework:
     def stage(self, leaves: Sequence[Leaf], plan: Plan, shard: int, memory: memoryview) -> None:
         """See `trainer_shim.framework.Framework.stage`."""
         self._stager.stage(leaves, plan, shard, memory)
+
+    def bad_gradients(self) -> str:
+        """See `trainer_shim.framework.Framework.bad_gradients`."""
+        if any(isinstance(each, torch.amp.GradScaler) for each in self.others.values()):
+            return ""  # it judges them itself: every now and then it has to find infinite ones
+        left = {
+            f"{name}: {key}": parameter.grad
+            for name, model in self.models.items()
+            for key, parameter in model.named_parameters()
+            if parameter.grad is not None and parameter.grad.layout is torch.strided
+        }
+        broken = _not_finite(left)
+        return f"gradients are not finite: {', '.join(broken[:3])}" if broken else ""
 
     def landed(self) -> None:
         """See `trainer_shim.framework.Framework.landed`."""
@@ -255,3 +269,17 @@ def _finite(array: torch.Tensor) -> bool:
         array = array.to(torch.float32)
     wide = torch.float32 if array.element_size() == 2 else array.dtype
     return bool(torch.isfinite(array.sum(dtype=wide))) or bool(torch.isfinite(array).all())
+
+
+def _not_finite(arrays: Mapping[str, torch.Tensor]) -> list[str]:
+    # One sum for each, and one look at all of them for each device, since each look waits for it.
+    sums: dict[torch.device, list[torch.Tensor]] = {}
+    for array in arrays.values():
+        sums.setdefault(array.device, []).append(array.detach().sum(dtype=_wide(array)).abs().to(torch.float32))
+    if all(bool(torch.isfinite(torch.stack(each)).all()) for each in sums.values()):
+        return []
+    return [name for name, array in arrays.items() if not _finite(array.detach())]
+
+
+def _wide(array: torch.Tensor) -> torch.dtype:
+    return torch.float32 if array.element_size() < 4 else array.dtype
