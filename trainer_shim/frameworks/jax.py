@@ -32,6 +32,7 @@ class JaxFramework:
     """One tree of arrays, which the script hands over again after each step."""
 
     ready = True
+    rolls_back = False  # a script that has taken a state out of `run.state` would go on with it
 
     def __init__(self, state: Any, extra: Any) -> None:
         self.extra = Extra(extra)
@@ -128,6 +129,10 @@ class JaxFramework:
             if not jax_arrays.finite(data, leaf.dtype):
                 broken.append(leaf.name)
         return tuple(dict.fromkeys(broken))
+
+    def bad_gradients(self) -> str:
+        """JAX keeps no gradients: a step tells of them by its norm."""
+        return ""
 
     def keeps_still(self, group: str) -> bool:
         """A step may overwrite what is donated to it at any time."""

@@ -241,7 +241,8 @@ class TorchFramework:
 
     def _sort_parameters(self) -> None:
         held = {id(p) for each in self._optimizers() for group in each.param_groups for p in group["params"]}
-        trained, frozen = set(), set()
+        trained: set[str] = set()
+        frozen: set[str] = set()
         for name, model in self.models.items():
             for key, parameter in model.named_parameters(remove_duplicate=False):
                 path = f"models/{name}/{key.replace(COMPILED, '')}"

@@ -58,7 +58,7 @@ class Stager:
         # Beside what the device goes on to compute, after what it has been asked for already.
         stream = self._streams.get(source.device)
         if stream is None:
-            stream = self._streams[source.device] = torch.cuda.Stream(source.device)
+            stream = self._streams[source.device] = torch.cuda.Stream(source.device)  # type: ignore[no-untyped-call]  # torch has no annotation
         if source.device not in self._begun:
             stream.wait_stream(torch.cuda.current_stream(source.device))
             self._begun.add(source.device)
@@ -83,7 +83,7 @@ def bodies(leaves: Sequence[Leaf], plan: Plan) -> list[Body] | None:
                 parts.append(memoryview(_bytes(leaf, piece)))
             elif piece.size:
                 part = _flat_part(leaf, piece).contiguous().reshape(-1)
-                parts.append(memoryview(part.view(torch.uint8).numpy()))
+                parts.append(part.view(torch.uint8).numpy().data)
         found.append(parts)
     return found
 
@@ -93,7 +93,7 @@ def pin(address: int, size: int) -> Callable[[], None]:
 
     Where the driver refuses, copies are slower and otherwise the same.
     """
-    runtime = torch.cuda.cudart()
+    runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]  # torch has no annotation
     if int(runtime.cudaHostRegister(address, size, 0)) != 0:
         return lambda: None
     return lambda: runtime.cudaHostUnregister(address)
