@@ -21,15 +21,23 @@ class Sink:
     """A running sink."""
 
     port: int
-    pid: int
+
+    @staticmethod
+    def at(endpoint: str) -> Sink:
+        """The sink that answers there."""
+        return Sink(int(endpoint.rpartition(":")[2]))
 
     @property
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def state(self) -> dict[str, Any]:
-        """Free and received bytes."""
+        """Free and received bytes, and when (monotonic) the first put since `mark` began to arrive."""
         return self._ask("state", {})
+
+    def mark(self) -> None:
+        """Forget when the first put arrived."""
+        self._ask("mark", {})
 
     def flip(self, key: str, bit: int) -> None:
         """Damage an object: turn one bit over."""
@@ -63,7 +71,7 @@ def sink(memory: int) -> Iterator[Sink]:
     )
     try:
         assert process.stdout is not None
-        yield Sink(int(process.stdout.readline()), process.pid)
+        yield Sink(int(process.stdout.readline()))
     finally:
         process.kill()
         process.wait()

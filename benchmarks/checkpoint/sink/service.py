@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable
 from itertools import islice
 from urllib.parse import unquote
@@ -32,6 +33,7 @@ class Service:
         self._blocks = blocks
         self._objects = Objects(blocks)
         self._received = 0
+        self._first_put = 0.0  # monotonic, since the mark
         self._failures = 0  # puts that are still to be refused
 
     def serve(self, connection: Connection) -> None:
@@ -54,6 +56,8 @@ class Service:
             connection.answer(status, {"x-amz-request-id": "sink", **headers}, content, self.pace)
 
     def _refuse_early(self, request: Request) -> None:
+        if request.method == "PUT" and not self._first_put:
+            self._first_put = time.monotonic()
         if request.method == "PUT" and self._failures:
             self._failures -= 1
             raise Refused(503, "SlowDown")
@@ -85,11 +89,17 @@ class Service:
             self._objects.flip(asked["key"], asked["bit"])
         elif path == "/pace":
             self.pace = Pace(asked["bytes_per_s"], asked["first_byte_s"])
+        elif path == "/mark":
+            self._first_put = 0.0
         elif path == "/fail":
             self._failures = asked["puts"]
         elif path != "/state":
             raise Refused(404, "NoSuchKey")
-        state = {"free_bytes": self._blocks.free_bytes, "received_bytes": self._received}
+        state = {
+            "free_bytes": self._blocks.free_bytes,
+            "received_bytes": self._received,
+            "first_put_at": self._first_put,
+        }
         return 200, {}, json.dumps(state).encode()
 
     def _put(self, request: Request, key: str, body: Body) -> Answer:
