@@ -6,7 +6,7 @@ is compared. `raw` is the standard library's sockets without an SDK, and `memcpy
 
 Usage: python -m benchmarks.s3_clients [--rounds N] [--size MIB] [--part MIB] [--connections N] [--real]
 --real makes every connection as slow as one to S3 from EC2: 90 MB/s, 20 ms to the first byte.
-The last line is one JSON object. Needs `make .venv-bench/.installed`.
+The last line is one JSON object. Needs the extra `bench`.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ CANDIDATES = {
     "raw": Candidate("plain", "PlainClient", "0 / 0", True, True, "crc32c"),
     "boto3": Candidate("boto", "BotoClient", "1 / 2", True, True, "crc32c"),
     "boto3, file over memory": Candidate("boto", "FileClient", "0 / 2", True, True, "crc32c"),
+    "boto3, our adapter": Candidate("boto", "AdapterClient", "0 / 2", True, True, "crc32c"),
     "boto3, memory as body": Candidate("boto", "HookClient", "0 / 0", True, True, "crc32c"),
     "awscrt": Candidate("crt", "CrtClient", "1 / 2", True, True, "crc32c"),
     "s3transfer with CRT": Candidate("crt", "TransferClient", "1 / 2", False, False, "crc32c"),

@@ -121,7 +121,7 @@ class Play:
             outcomes = {}
             for kind, where in system.kinds().items():
                 self._flip(where)
-                outcomes[kind] = _outcome(self._restore(job, damaged=True), saved["digests"])
+                outcomes[kind] = outcome(self._restore(job, damaged=True), saved["digests"])
                 self._flip(where)
             self._measured.damages[name] = outcomes
         finally:
@@ -227,7 +227,7 @@ class Play:
                 client.delete_object(Bucket=BUCKET, Key=version["Key"], VersionId=version["VersionId"])
 
 
-def _outcome(restored: Found, digests: list[str]) -> str:
+def outcome(restored: Found, digests: list[str]) -> str:
     if "error" in restored:
         return "found"
     if restored["digest"] == digests[-1]:
