@@ -201,11 +201,13 @@ class Play:
         return {
             **kept,
             "PYTHONPATH": str(ROOT),
+            "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin would take the cores from the upload
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_REGION": "us-east-1",
             "AWS_ENDPOINT_URL": self._sink.endpoint,
+            **dict(SYSTEMS[job["system"]].environment),
             **ours,
         }
 

@@ -93,6 +93,7 @@ class Cycles:
         self._forget = forget
         self._flying: threading.Thread | None = None
         self._boundaries: list[float] = []
+        self._failures: list[Exception] = []
 
     def save(self, beside: bool) -> Save:
         """One more."""
@@ -105,8 +106,11 @@ class Cycles:
         self.saves.append(made)
 
         def wait() -> None:
-            self._system.wait()
-            made.durable = time.perf_counter() - begun
+            try:
+                self._system.wait()
+                made.durable = time.perf_counter() - begun
+            except Exception as error:  # noqa: BLE001 - raised again by the training thread
+                self._failures.append(error)
 
         self._flying = threading.Thread(target=wait, daemon=True)
         self._flying.start()
@@ -136,8 +140,10 @@ class Cycles:
     def _land(self) -> None:
         assert self._flying is not None
         self._flying.join(LONGEST_S)
-        if self._flying.is_alive() or not self.saves[-1].durable:
-            raise TimeoutError(f"a save is not durable after {LONGEST_S:.0f} s, or its waiting failed")
+        if self._failures:
+            raise self._failures[0]
+        if self._flying.is_alive():
+            raise TimeoutError(f"a save is not durable after {LONGEST_S:.0f} s")
         self._flying = None
         if self._forget:
             self._system.forget_older()

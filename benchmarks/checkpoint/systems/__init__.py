@@ -18,6 +18,7 @@ class Entry:
     name: str
     needs: tuple[str, ...] = ()
     options: tuple[tuple[str, bool], ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
     reads: str = ""  # the system that restores what this one has saved; itself when empty
 
     @property
@@ -49,6 +50,12 @@ SYSTEMS = {
     "dcp": Entry("DCP save + s3torchconnector", "dcp", "Dcp", ("s3torchconnector",)),
     "torch": Entry("torch.save + boto3", "torch_save", "TorchSave"),
     "safetensors": Entry("safetensors + CRT", "safe", "Safetensors", ("safetensors", "awscrt")),
-    "torchsnapshot": Entry("torchsnapshot async", "snapshot", "Torchsnapshot", ("torchsnapshot", "aiobotocore")),
+    "torchsnapshot": Entry(
+        "torchsnapshot async",
+        "snapshot",
+        "Torchsnapshot",
+        ("torchsnapshot", "aiobotocore"),
+        environment=(("BOTO_DISABLE_CRT", "true"),),  # the signer in C does not take its streams
+    ),
     "orbax": Entry("Orbax async (local disk)", "orbax", "Orbax", ("orbax", "jax")),
 }
