@@ -169,9 +169,11 @@ def restore(given: dict[str, Any]) -> dict[str, Any]:
         return {"error": f"{type(error).__name__}: {error}"[:300]}
     load_s = time.perf_counter() - begun
     peak = getattr(system, "restored_peak", 0) or occupied.peak()
+    looking = time.time()
     digest = training.digest()
+    looked_s = time.time() - looking
     training.step()
-    whole_s = time.time() - given["spawned"]
+    whole_s = time.time() - given["spawned"] - looked_s
     system.end()
     moments = training.state_bytes - sum(each.numel() * 4 for each in training.model.parameters())
     return {"load_s": load_s, "first_step_s": whole_s, "digest": digest, "extra_bytes": peak - before - moments}
