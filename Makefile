@@ -11,7 +11,7 @@ LONG ?= long
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 
-.PHONY: help install dev demo test test-all check docs mutants assembly synth bench-cold-start bench-storm bench-event bench-checkpoint bench-s3-clients acceptance-aws clean
+.PHONY: help install dev demo test test-all check docs mutants assembly synth bench-cold-start bench-storm bench-event bench-checkpoint bench-clients acceptance-aws clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -85,7 +85,7 @@ bench-event: assembly ## from an event to the launch call
 bench-checkpoint: $(PEERS)/.installed ## what checkpoints cost, ours and of other libraries; ARGS=--quick for a minute of it
 	$(PEERS)/bin/python -m benchmarks.checkpoint $(ARGS)
 
-bench-s3-clients: $(PEERS)/.installed ## which S3 client moves checkpoints best
+bench-clients: $(PEERS)/.installed ## which S3 client moves checkpoints best
 	$(PEERS)/bin/python -m benchmarks.s3_clients $(ARGS)
 
 acceptance-aws: install ## on a real account, with your credentials: deploys, trains, interrupts, destroys
