@@ -100,7 +100,10 @@ def _frozen(found: Found) -> Found:
     if not found:
         return {}
     later = found["received_bytes"][1:]
-    return {"frozen_uploaded_share": round(max(later) / found["state_bytes"], 4)}
+    return {
+        "frozen_uploaded_share": round(max(later) / found["state_bytes"], 4),
+        "frozen_changed_share": round(found["trained_bytes"] / found["state_bytes"], 4),
+    }
 
 
 def _share(outcomes: Iterable[bool]) -> float | None:

@@ -66,5 +66,6 @@ _ALONE = (
     "emergency_vs_normal",
     "emergency_extra_memory",
     "frozen_uploaded_share",
+    "frozen_changed_share",
     "import_ms",
 )
