@@ -4,13 +4,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LINT := .venv-lint
+PEERS := .venv-bench
 STAMP := $(VENV)/.installed
 ASSEMBLY := spotrelay/_assembly
 LONG ?= long
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 
-.PHONY: help install dev demo test test-all check docs mutants assembly synth bench-cold-start bench-storm bench-event acceptance-aws clean
+.PHONY: help install dev demo test test-all check docs mutants assembly synth bench-cold-start bench-storm bench-event bench-checkpoint bench-clients acceptance-aws clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -25,6 +26,13 @@ $(STAMP): pyproject.toml constraints.txt
 $(LINT)/.installed: Makefile
 	$(PYTHON) -m venv $(LINT)
 	$(LINT)/bin/python -m pip install --quiet cfn-lint==1.58.0
+	@touch $@
+
+# other checkpoint libraries, with pins of their own
+$(PEERS)/.installed: pyproject.toml benchmarks/checkpoint/constraints.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet 'pip>=25.1'
+	$(PEERS)/bin/python -m pip install --quiet --constraint benchmarks/checkpoint/constraints.txt --editable '.[torch,bench]'
 	@touch $@
 
 install: $(STAMP) ## the virtual environment with everything that development needs
@@ -74,8 +82,14 @@ bench-storm: assembly ## thousands of runs reclaimed at once
 bench-event: assembly ## from an event to the launch call
 	$(BIN)/python -m benchmarks.event_to_launch
 
+bench-checkpoint: $(PEERS)/.installed ## what checkpoints cost, ours and of other libraries; ARGS=--quick for a minute of it
+	$(PEERS)/bin/python -m benchmarks.checkpoint $(ARGS)
+
+bench-clients: $(PEERS)/.installed ## which S3 client moves checkpoints best
+	$(PEERS)/bin/python -m benchmarks.s3_clients $(ARGS)
+
 acceptance-aws: install ## on a real account, with your credentials: deploys, trains, interrupts, destroys
 	$(BIN)/python -m tests.acceptance_aws $(ARGS)
 
 clean: ## everything that was made here
-	rm -rf $(VENV) $(LINT) $(ASSEMBLY) cdk.out node_modules .spotrelay build dist
+	rm -rf $(VENV) $(LINT) $(PEERS) $(ASSEMBLY) cdk.out node_modules .spotrelay build dist

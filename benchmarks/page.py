@@ -21,7 +21,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.checkpoint import tables as checkpoint
+
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+PEERS = PAGE.parents[1] / ".venv-bench" / "bin" / "python"  # `make bench-checkpoint` makes it
 BLOCK = re.compile(r"(<!-- measured: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 Result = dict[str, Any]
@@ -37,7 +40,8 @@ class Benchmark:
     """One program, and how its last line is shown."""
 
     module: str
-    rows: Callable[[Result], list[Row]]  # the first one is the head
+    rows: Callable[[Result], list[Row]]  # the first one is the head; an empty one ends a table
+    peers: bool = False  # whether it needs other libraries, and so an environment of its own
 
 
 def event_to_launch(result: Result) -> list[Row]:
@@ -73,11 +77,46 @@ def as_pairs(result: Result) -> list[Row]:
     return rows
 
 
+def s3_clients(result: Result) -> list[Row]:
+    """What each client moves and costs."""
+    head = (
+        f"{result['size']} MiB in objects of {result['part']} MiB, {result['connections']} connections",
+        "put, GB/s",
+        "get, GB/s",
+        "put, CPU s/GB",
+        "get, CPU s/GB",
+        "copies put / get",
+        "create-only",
+        "tells the version",
+        "checksum that S3 compares",
+    )
+    keys = ("put_gb_s", "get_gb_s", "put_cpu_s", "get_cpu_s", "copies")
+    return [
+        head,
+        *(
+            (
+                name,
+                *(row[key] for key in keys),
+                *(_yes(row[key]) for key in ("create_only", "version")),
+                row["checksum"],
+            )
+            for name, row in result["clients"].items()
+            if "failed" not in row
+        ),
+    ]
+
+
+def _yes(answer: bool) -> str:
+    return "yes" if answer else "no"
+
+
 BENCHMARKS = {
     "event-to-launch": Benchmark("benchmarks.event_to_launch", event_to_launch),
     "cold-start": Benchmark("benchmarks.cold_start", cold_start),
     "storm": Benchmark("benchmarks.storm", as_pairs),
     "storm-http": Benchmark("benchmarks.storm_http", as_pairs),
+    "checkpoint": Benchmark("benchmarks.checkpoint", checkpoint.rows, peers=True),
+    "s3-clients": Benchmark("benchmarks.s3_clients", s3_clients, peers=True),
 }
 
 
@@ -89,7 +128,10 @@ def block(name: str, result: Result, load: str, at: datetime) -> str:
 
 
 def table(rows: list[Row]) -> list[str]:
-    """Rows as Markdown."""
+    """Rows as Markdown; an empty one begins a new table."""
+    if () in rows:
+        at = rows.index(())
+        return [*table(rows[:at]), "", *table(rows[at + 1 :])]
     head, *body = (f"| {' | '.join(str(cell) for cell in row)} |" for row in rows)
     return [head, "|---" + "|---:" * (len(rows[0]) - 1) + "|", *body]
 
@@ -110,7 +152,9 @@ def measure(name: str) -> Result:
     Raises:
         NotMeasured: it failed.
     """
-    done = subprocess.run([sys.executable, "-m", BENCHMARKS[name].module], capture_output=True, text=True, check=False)
+    benchmark = BENCHMARKS[name]
+    python = str(PEERS) if benchmark.peers and PEERS.exists() else sys.executable
+    done = subprocess.run([python, "-m", benchmark.module], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         said = (done.stdout[-1500:] + done.stderr[-1500:]).strip()
         raise NotMeasured(f"{BENCHMARKS[name].module} ended with status {done.returncode}:\n{said}")
@@ -138,6 +182,11 @@ def renewed(text: str, name: str, content: str) -> str:
     return BLOCK.sub(lambda m: m.group(1) + content + m.group(3) if m.group("name") == name else m.group(0), text)
 
 
+def write(name: str, result: Result, load: str) -> None:
+    """Put a result into the page."""
+    PAGE.write_text(renewed(PAGE.read_text(), name, block(name, result, load, datetime.now(UTC))))
+
+
 def main() -> int:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -153,7 +202,7 @@ def main() -> int:
     for name in names:
         load = "load not recorded" if arguments.output else busy()
         result = last_object(arguments.output.read_text()) if arguments.output else measure(name)
-        PAGE.write_text(renewed(PAGE.read_text(), name, block(name, result, load, datetime.now(UTC))))
+        write(name, result, load)
         print(json.dumps({name: result}), flush=True)
     return 0
 
