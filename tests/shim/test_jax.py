@@ -232,6 +232,14 @@ def test_an_optimizer_that_is_left_out_on_the_resume_is_named(world: World) -> N
         world.attach(2, model=nnx_parts()[0])
 
 
+def test_arrays_of_64_bits_are_refused_where_jax_would_cut_them(world: World) -> None:
+    with jax.enable_x64(True):
+        saved(world, {"n": jnp.arange(3)})
+
+    with pytest.raises(InvalidInput, match="state/n has 64 bits: switch jax_enable_x64 on"):
+        world.attach(2, state={"n": jnp.arange(3)})
+
+
 def test_a_checkpoint_of_torch_is_refused(world: World) -> None:
     world.submit(SELDOM)
     run = world.attach(1, **build().attached())
