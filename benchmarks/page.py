@@ -25,7 +25,7 @@ from benchmarks.checkpoint import tables as checkpoint
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 PEERS = PAGE.parents[1] / ".venv-bench" / "bin" / "python"  # `make bench-checkpoint` makes it
-BLOCK = re.compile(r"(<!-- measured: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- measured: (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 Result = dict[str, Any]
 Row = tuple[object, ...]
