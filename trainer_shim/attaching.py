@@ -8,17 +8,21 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spotrelay.core.errors import InvalidInput, Unavailable
 from trainer_shim import wiring
 from trainer_shim.environment import Identity, read_identity
 from trainer_shim.framework import Framework
 from trainer_shim.patience import JITTER
+from trainer_shim.ranks import Alone, Ranks
 from trainer_shim.run import Run
 from trainer_shim.session import Session
 from trainer_shim.taking import PLAIN, Wishes
-from trainer_shim.voice import say
+from trainer_shim.voice import say, speak_as
+
+if TYPE_CHECKING:
+    from trainer_shim.frameworks.torch import TorchFramework
 
 LEAST_STAGING = 2**20  # bytes
 
@@ -37,7 +41,7 @@ def attach(
     if staging_bytes is not None and staging_bytes < LEAST_STAGING:
         raise InvalidInput(f"attach(staging_bytes={staging_bytes}): give at least {LEAST_STAGING}, or None")
     framework = _framework(model, optimizer, scheduler, scaler, extra)
-    return Run(framework, _entered(framework, Wishes(lazy, staging_bytes)), loader, extra)
+    return Run(framework, _entered(framework, Wishes(lazy, staging_bytes), framework), loader, extra)
 
 
 def resume(trainer: Any) -> str | bool:
@@ -57,12 +61,15 @@ def resume(trainer: Any) -> str | bool:
     return huggingface.follow(trainer, session, framework)
 
 
-def _entered(framework: Framework, wishes: Wishes = PLAIN) -> Session | None:
+def _entered(framework: Framework, wishes: Wishes = PLAIN, replicated: TorchFramework | None = None) -> Session | None:
     identity = read_identity(os.environ)
     if identity is None:
         _say_alone()
         return None
-    session = Session(identity, _connect(identity), framework, wishes)
+    ranks: Ranks = Alone() if replicated is None else replicated.ranks()
+    speak_as(ranks.rank)
+    replicas = replicated.replicas if replicated is not None and ranks.size > 1 else None
+    session = Session(identity, _connect(identity), framework, wishes, ranks, replicas)
     session.enter()
     return session
 
@@ -72,7 +79,7 @@ def _say_alone() -> None:
     say("no run in the environment: training goes on without checkpoints (`spotrelay submit` adds them)")
 
 
-def _framework(model: Any, optimizer: Any, scheduler: Any, scaler: Any, extra: Any) -> Framework:
+def _framework(model: Any, optimizer: Any, scheduler: Any, scaler: Any, extra: Any) -> TorchFramework:
     torch = sys.modules.get("torch")
     models = model.values() if isinstance(model, Mapping) else model if isinstance(model, (list, tuple)) else [model]
     if torch is None or not _all_modules(torch, models):

@@ -15,6 +15,7 @@ from trainer_shim.framework import Framework
 from trainer_shim.shards import gather, read
 from trainer_shim.together import together
 from trainer_shim.tree import unflatten
+from trainer_shim.views import view
 from trainer_shim.wiring import Ports
 
 Call = Callable[[Callable[[], Any]], Any]
@@ -29,10 +30,13 @@ class Restored:
     state: dict[str, Any]
 
 
-def fetch(checkpoint: Checkpoint, ports: Ports, framework: Framework, cache: Path | None, call: Call) -> Restored:
+def fetch(
+    checkpoint: Checkpoint, ports: Ports, framework: Framework, cache: Path | None, call: Call, rank: int = 0
+) -> Restored:
     """The training state in a checkpoint, proven against its commit; touches nothing.
 
     Args:
+        rank: whose state, where several ranks have saved together.
         call: runs a request, again while it is safe and may help.
 
     Raises:
@@ -40,16 +44,18 @@ def fetch(checkpoint: Checkpoint, ports: Ports, framework: Framework, cache: Pat
         UnknownFormat: a newer version wrote it.
     """
     manifest = _manifest(checkpoint.commit, ports, call)
-    bodies = together(lambda shard: _shard(shard, ports, cache, call), manifest.shards)
-    entries = [read(memoryview(body), shard.key) for body, shard in zip(bodies, manifest.shards, strict=True)]
     try:
-        table, tree = manifest.tree["arrays"], manifest.tree["state"]
+        mine = view(manifest.tree, rank)
+        shards = [manifest.shards[number] for number in mine.shards]
+        bodies = together(lambda shard: _shard(shard, ports, cache, call), shards)
+        read_in = zip(mine.shards, shards, bodies, strict=True)
+        entries = {number: read(memoryview(body), shard.key) for number, shard, body in read_in}
         arrays = {
             name: framework.array(gather(name, each, entries), each["dtype"], tuple(each["shape"]))
-            for name, each in table.items()
+            for name, each in mine.arrays.items()
         }
-        return Restored(checkpoint, manifest, unflatten(tree, arrays.__getitem__))
-    except (InvalidInput, KeyError, TypeError, AttributeError) as error:
+        return Restored(checkpoint, manifest, unflatten(mine.state, arrays.__getitem__))
+    except (InvalidInput, KeyError, IndexError, TypeError, AttributeError) as error:
         raise Damaged(f"checkpoint {checkpoint.id}: its manifest does not describe its shards ({error})") from error
 
 

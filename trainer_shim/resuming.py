@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spotrelay.core.checkpoint import CheckpointId
+from spotrelay.core.checkpoint import Checkpoint, CheckpointId
 from spotrelay.core.errors import Damaged, InvalidInput
 from spotrelay.core.live import Phase
 from trainer_shim.checkpointer import versions
@@ -10,13 +10,15 @@ from trainer_shim.entry import Gate, choose
 from trainer_shim.framework import Framework
 from trainer_shim.herald import Herald
 from trainer_shim.restoring import Restored, fetch
+from trainer_shim.team import Team
 from trainer_shim.voice import say
 
 
-def resume(gate: Gate, framework: Framework, herald: Herald) -> Restored | None:
+def resume(gate: Gate, framework: Framework, herald: Herald, team: Team) -> Restored | None:
     """Put the newest verified checkpoint into what the script attached; None to begin at step 0.
 
-    One that turns out to be damaged is reported, and the one before it is tried.
+    One that turns out to be damaged is reported, and the one before it is tried. Where several ranks train
+    together, rank 0 chooses, every rank fetches, and none goes on before all of them have it.
 
     Raises:
         NothingToResume: there is progress, and nothing to take it up from.
@@ -24,31 +26,35 @@ def resume(gate: Gate, framework: Framework, herald: Herald) -> Restored | None:
         UnknownFormat: a newer version of Spotrelay wrote it.
     """
     damaged: set[CheckpointId] = set()
-    while (checkpoint := choose(gate, frozenset(damaged))) is not None:
+    while (checkpoint := team.led(Checkpoint, lambda: choose(gate, frozenset(damaged)))) is not None:
         gate.pulse.set(at_once=True, phase=Phase.RESTORING)
+        restored, damage = None, ""
         try:
-            restored = fetch(checkpoint, gate.ports, framework, gate.identity.cache, gate.call)
+            restored = fetch(checkpoint, gate.ports, framework, gate.identity.cache, gate.call, team.rank)
         except Damaged as error:
-            say(f"checkpoint {checkpoint.id} is damaged, the one before it is tried: {error}")
+            damage = str(error)
+        damage = team.any(damage)
+        if damage or restored is None:
+            say(f"checkpoint {checkpoint.id} is damaged, the one before it is tried: {damage}")
             damaged.add(checkpoint.id)
-            about = {"generation": checkpoint.id.generation, "save": checkpoint.id.save, "problem": str(error)}
+            about = {"generation": checkpoint.id.generation, "save": checkpoint.id.save, "problem": damage}
             herald.send("Checkpoint Damaged", about)
             continue
         if framework.ready:
-            fit(restored, framework)
-        _tell(restored, gate, herald)
+            fit(restored, framework, team)
+        _tell(restored, gate, herald, team)
         return restored
     return None
 
 
-def fit(restored: Restored, framework: Framework) -> None:
+def fit(restored: Restored, framework: Framework, team: Team) -> None:
     """Put a checkpoint into what the script attached.
 
     Raises:
         InvalidInput: it does not fit; names every misfit. Nothing was changed.
     """
     commit = restored.checkpoint.commit
-    misfits = framework.misfits(restored.state)
+    misfits = team.all(framework.misfits(restored.state))
     if misfits:
         more = f" and {len(misfits) - 10} more" if len(misfits) > 10 else ""
         raise InvalidInput(
@@ -67,8 +73,14 @@ def fit(restored: Restored, framework: Framework) -> None:
         say(f"checkpoint {commit.id} was computed with {', '.join(changed)}: results may differ in their last bits")
 
 
-def _tell(restored: Restored, gate: Gate, herald: Herald) -> None:
+def _tell(restored: Restored, gate: Gate, herald: Herald, team: Team) -> None:
     commit = restored.checkpoint.commit
+    then = restored.manifest.world_size
+    if then != team.size:
+        say(
+            f"checkpoint {commit.id} was saved by {then} ranks, {team.size} go on: complete and correct, and not in "
+            "the same bits, since batches are dealt out anew"
+        )
     gate.pulse.set(at_once=True, step=commit.step, resumed_from=commit.step, resumed_checkpoint=str(commit.id))
     herald.report("restored")
     say(

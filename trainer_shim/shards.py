@@ -7,7 +7,7 @@ limit is cut into pieces of whole elements; everything else is packed until a sh
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -196,7 +196,9 @@ def _read(body: memoryview) -> dict[str, memoryview]:
     return entries
 
 
-def gather(name: str, described: Any, shards: Sequence[dict[str, memoryview]]) -> memoryview:
+def gather(
+    name: str, described: Any, shards: Mapping[int, dict[str, memoryview]] | Sequence[dict[str, memoryview]]
+) -> memoryview:
     """The bytes of one array of the manifest's table, in one piece.
 
     Raises:

@@ -11,8 +11,10 @@ import torch
 
 from spotrelay.core.errors import InvalidInput
 from spotrelay.core.ports import Body
-from trainer_shim.frameworks import torch_data, torch_random, torch_staging
+from trainer_shim.frameworks import torch_data, torch_random, torch_ranks, torch_staging
 from trainer_shim.frameworks.torch_extra import Extra
+from trainer_shim.frameworks.torch_replicas import COMPILED, Replicas
+from trainer_shim.ranks import Ranks
 from trainer_shim.shards import Plan
 from trainer_shim.staging import Pin
 from trainer_shim.tree import BYTES, Array, Leaf
@@ -20,7 +22,6 @@ from trainer_shim.tree import BYTES, Array, Leaf
 LIKE_PARAMETER = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")  # optimizer arrays of its shape
 TRAINED, FROZEN, BUFFERS, MOMENTS, COUNTERS, OTHERS = "trained", "frozen", "buffers", "moments", "counters", "others"
 WATCHED = (TRAINED, FROZEN, MOMENTS, COUNTERS)  # not buffers: an attention mask is full of infinities, and rightly so
-COMPILED = "_orig_mod."  # what torch.compile puts into parameter names
 
 
 class TorchFramework:
@@ -29,18 +30,23 @@ class TorchFramework:
     ready = True
 
     def __init__(self, model: Any, optimizer: Any, scheduler: Any, scaler: Any, extra: Any) -> None:
-        self.models = _named("model", model)
         self.others = {
             **_named("optimizer", optimizer),
             **_named("scheduler", scheduler),
             **_named("scaler", scaler),
         }
+        self.replicas = Replicas(_named("model", model), self.others)
+        self.models = self.replicas.bare
         self.extra = Extra(extra)
         self._stager = torch_staging.Stager()
         self._guarded: set[int] = set()
         self._trained: frozenset[str] = frozenset()  # paths of parameters that an optimizer changes
         self._frozen: frozenset[str] = frozenset()  # paths of all other parameters
         self._states: tuple[str, ...] = ()  # beginnings of the paths of optimizers' arrays
+
+    def ranks(self) -> Ranks:
+        """The processes that train this model together; each of them has to ask."""
+        return torch_ranks.ranks()
 
     @property
     def versions(self) -> dict[str, str]:
@@ -62,6 +68,7 @@ class TorchFramework:
             "others": {name: each.state_dict() for name, each in self.others.items()},
             "extra": self.extra.capture(),
             "random": torch_random.process_state(),
+            "orders": self.replicas.orders(),
         }
 
     def describe(self, value: Any, path: str) -> Array | None:
@@ -162,11 +169,13 @@ class TorchFramework:
             if isinstance(each, torch.optim.Optimizer):
                 _keep_types(each, saved)
         self.extra.apply(_owned(state["extra"]))
+        self.replicas.arrange(state.get("orders", {}))
         self.apply_randomness(state)
 
     def apply_randomness(self, state: dict[str, Any]) -> None:
         """See `trainer_shim.framework.Framework.apply_randomness`."""
-        torch_random.set_process_state(state["random"])
+        if state["random"] is not None:  # None: a rank that the checkpoint does not know
+            torch_random.set_process_state(state["random"])
 
     def feed(
         self,

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from spotrelay.core.errors import InvalidInput
 from trainer_shim.frameworks import torch_random
+from trainer_shim.frameworks.torch_dealing import Rest, can_deal, dealing, dealt_otherwise, samples_done
 from trainer_shim.frameworks.torch_workers import PreparedWorker, Tagged, TaggingCollate
 from trainer_shim.voice import say
 
@@ -52,12 +53,16 @@ class LoaderFeed:
         self.endless = endless
         self.epoch = 0
         self.consumed = 0
+        self.done = 0  # samples of this epoch that all ranks had finished when it was dealt out anew
         self.own = torch_random.OwnGenerators(loader)
         self.start: dict[str, Any] = {}
+        self.first = _told_epoch(loader)  # the sampler's own number for our epoch 0: the script may have set it
         self._batches: Iterator[Any] | None = None
         if position is not None:
             self._compare(position)
             self.epoch, self.consumed = position["epoch"], position["consumed"]
+            self.first = position.get("first", self.first)
+            self.done = position.get("done", 0)
             self.resume(position)
             self.own.set_state(position["own"])
         settled()
@@ -69,7 +74,7 @@ class LoaderFeed:
         try:
             batch = next(self._batches)
         except StopIteration:
-            if not self.endless or self.consumed == 0:
+            if not self.endless or self.consumed + self.done == 0:
                 raise
             self.end_epoch()
             return self.next()
@@ -79,7 +84,7 @@ class LoaderFeed:
     def end_epoch(self) -> None:
         """Give up what is left of the epoch; the next batch begins another one."""
         self.epoch += 1
-        self.consumed = 0
+        self.consumed = self.done = 0
         self._batches = None
 
     def position(self) -> dict[str, Any]:
@@ -89,6 +94,8 @@ class LoaderFeed:
             "form": self.form(),
             "epoch": self.epoch,
             "consumed": self.consumed,
+            "first": self.first,
+            "done": self.done,
             "start": self.start,
             "own": self.own.state(),
         }
@@ -97,6 +104,7 @@ class LoaderFeed:
         """What decides the batches, as far as it can be asked for."""
         names = ("batch_size", "num_workers", "drop_last")
         found = {name: getattr(self.loader, name) for name in names if hasattr(self.loader, name)}
+        found |= dealing(self.loader)
         with contextlib.suppress(TypeError):  # a loader without a length
             found["batches"] = len(self.loader)
         return found
@@ -108,6 +116,8 @@ class LoaderFeed:
                 "give run.steps() the loader that the run began with"
             )
         was, now = position["form"], self.form()
+        if dealt_otherwise(was, now):  # told of where the checkpoint is chosen
+            return
         changed = ", ".join(f"{name} {was[name]} → {now.get(name)}" for name in was if was[name] != now.get(name))
         if changed:
             say(f"the loader is another one than at the checkpoint ({changed}): batches will differ from here on")
@@ -126,12 +136,19 @@ class LoaderFeed:
         """Go to a position in the middle of an epoch."""
         if not position["start"]:
             return
+        if dealt_otherwise(position["form"], self.form()):
+            self._begin_anew()
+            return
         self._tell_epoch()
         self.start = position["start"]
         self.set_randomness(self.start)
         self._batches = iter(self.loader)
         for _ in range(self.consumed):
             next(self._batches, None)
+
+    def _begin_anew(self) -> None:
+        self.consumed, self.done, self.start = 0, 0, {}
+        say("this loader cannot take up an epoch that another number of ranks began: the epoch begins anew")
 
     def unwrapped(self, batch: Any) -> Any:
         """The user's own batch."""
@@ -147,11 +164,21 @@ class LoaderFeed:
         self.own.set_state(state["own"])
 
     def _tell_epoch(self) -> None:
-        batch_sampler = getattr(self.loader, "batch_sampler", None)
-        for each in (getattr(self.loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None)):
+        for each in _samplers(self.loader):
             tell = getattr(each, "set_epoch", None)
             if tell is not None:
-                tell(self.epoch)
+                tell((self.first or 0) + self.epoch)
+
+
+def _samplers(loader: Any) -> list[Any]:
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    return [getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None)]
+
+
+def _told_epoch(loader: Any) -> int | None:
+    """The epoch that a sampler was set to before the loop; None where none says."""
+    found = [each.epoch for each in _samplers(loader) if hasattr(each, "set_epoch") and hasattr(each, "epoch")]
+    return found[0] if found and isinstance(found[0], int) else None
 
 
 class StatefulFeed(LoaderFeed):
@@ -165,6 +192,9 @@ class StatefulFeed(LoaderFeed):
 
     def resume(self, position: dict[str, Any]) -> None:
         """Hand the loader its own state."""
+        if dealt_otherwise(position["form"], self.form()):
+            self._begin_anew()
+            return
         self._tell_epoch()
         self.start = position["start"]
         self.loader.load_state_dict(position["loader"])
@@ -219,8 +249,16 @@ class DataLoaderFeed(LoaderFeed):
         self.workers = dict(position["workers"])
         if not self.start:
             return
+        if dealt_otherwise(position["form"], self.form()):
+            if not can_deal(position["form"], self.loader):
+                self._begin_anew()
+                return
+            self.done += samples_done(position["form"], self.consumed)
+            self.consumed = 0
+            self.start = self.birth = self.randomness()
+            self.born, self.workers = self.epoch, {}
         self._tell_epoch()
-        order = _Order(self.loader._index_sampler)
+        order = _Order(Rest(self.loader, self.done) if self.done else self.loader._index_sampler)
         self.set_randomness(self.birth)
         with _borrowed(self.loader, self.workers, order):
             batches = iter(self.loader)  # draws the workers' seed; finds no order yet
