@@ -158,5 +158,5 @@ class Replicas(Protocol):
         ...
 
     def witness(self, leaves: Sequence[Leaf], turn: int) -> str:
-        """Digest of a piece of the common arrays, another one at each turn: it differs where the ranks do."""
+        """Digest of pieces of some of these arrays, others at each turn: it differs where the ranks do."""
         ...

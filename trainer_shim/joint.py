@@ -60,8 +60,9 @@ class Joint:
 
     def tree(self, tree: dict[str, Any], leaves: list[Leaf]) -> dict[str, Any]:
         """What a snapshot says besides its arrays."""
-        self._turn += 1
-        witness = self._replicas.witness(leaves, self._turn)
+        self._turn += 1  # at every save of every rank, so that all look at the same
+        assert self._share is not None
+        witness = self._replicas.witness([leaves[index] for index in self._share.indices], self._turn)
         return {"state": tree, "own": self._replicas.own(tree), "witness": witness}
 
     def flight(self, ports: Ports, identity: Identity, snapshot: Snapshot, save: int, base: Base) -> JointFlight:

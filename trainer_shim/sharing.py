@@ -34,6 +34,7 @@ class Share:
 
     plan: Plan  # of this rank's shards: those that it took of the common ones, then its own
     numbers: tuple[int, ...]  # of the shards that it took, among the common ones
+    indices: tuple[int, ...]  # of the common arrays, among all
     common: dict[str, Any]  # the table of the common arrays; the same on every rank
     own: dict[str, Any]  # the table of its own arrays; shards counted from its first own one
     layout: str  # digest of the common table: ranks whose tables differ hold different states
@@ -55,7 +56,7 @@ def share(leaves: Sequence[Leaf], place: Callable[[str], Place], rank: int, size
     taken = [each for each in whole.shards if each.index % size == rank] if common else []
     kept = [*_counted(taken, common), *_counted(private.shards if own else (), own)]
     numbers = tuple(each.index for each in taken)
-    return Share(_close(kept), numbers, whole.arrays, private.arrays, _digest(whole.arrays))
+    return Share(_close(kept), numbers, tuple(common), whole.arrays, private.arrays, _digest(whole.arrays))
 
 
 def _counted(shards: Sequence[ShardPlan], indices: Sequence[int]) -> list[ShardPlan]:

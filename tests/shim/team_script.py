@@ -67,7 +67,7 @@ def main(arguments: dict[str, Any]) -> None:
         scheduler.step()
         mine["seen"].append([int(index) for index in indices])
         mine["losses"].append(loss.item())
-        _after(arguments, rank, run.step_number + 1, model)
+        _after(arguments, rank, run, model)
     run.close()
 
     everybody: list[Any] = [None] * distributed.get_world_size()
@@ -78,15 +78,20 @@ def main(arguments: dict[str, Any]) -> None:
     distributed.destroy_process_group()
 
 
-def _after(arguments: dict[str, Any], rank: int, steps: int, model: nn.Module) -> None:
+def _after(arguments: dict[str, Any], rank: int, run: Any, model: nn.Module) -> None:
+    steps = run.step_number + 1
     if rank == 0:
         with Path(arguments["out"] + ".steps").open("a") as lines:
             lines.write(f"{steps}\n")
     if arguments.get("drift") == [rank, steps]:
         with torch.no_grad():
-            model[0].weight.add_(1.0)  # type: ignore[operator]  # a Module may be anything
+            for parameter in model.parameters():
+                parameter.add_(1.0)
     if arguments.get("terminate") == [rank, steps]:
         os.kill(os.getpid(), signal.SIGTERM)
+    if steps == arguments.get("settle"):
+        flight = run._session._saver.flight
+        assert flight is None or flight.over.wait(20)
     if arguments.get("give_up") and steps == arguments["total"]:
         os._exit(0)
     if arguments.get("stop") == [rank, steps]:

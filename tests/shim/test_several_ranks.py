@@ -180,7 +180,7 @@ def earlier(cluster: Cluster, ranks: int) -> list[list[list[int]]]:
 
 
 def test_a_rank_that_has_drifted_away_is_told_of_and_nothing_is_saved(cluster: Cluster) -> None:
-    ended = cluster.together(1, 2, drift=[1, 2], total=6, give_up=True)
+    ended = cluster.together(1, 2, drift=[1, 2], total=6, settle=6, give_up=True)
 
     assert "rank 1 differs from rank 0's" in ended.said
     assert cluster.checkpoints == ()
@@ -196,7 +196,7 @@ def test_bad_on_one_rank_is_bad_on_all(cluster: Cluster) -> None:
 
 
 def test_a_rank_whose_script_fails_leaves_no_other_hanging(cluster: Cluster) -> None:
-    ended = cluster.together(1, 4, stop=[2, 5], torchrun=False)
+    ended = cluster.together(1, 4, settle=5, stop=[2, 5], torchrun=False)
 
     assert "rank 2 ended with 70" in ended.said
     assert all(f"rank {rank} ended with 0" not in ended.said for rank in range(4))

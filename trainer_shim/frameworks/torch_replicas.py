@@ -16,7 +16,8 @@ from trainer_shim.tree import BYTES, Leaf
 from trainer_shim.voice import say
 
 COMPILED = "_orig_mod."  # what torch.compile puts into parameter names
-WITNESSED = 4096  # elements of one array that are compared between ranks at each save
+WITNESSES = 8  # arrays of which a piece is compared between ranks at each save
+WITNESSED = 4096  # elements of each
 
 
 class Replicas:
@@ -26,6 +27,7 @@ class Replicas:
         self.bare = {name: _unwrapped(model) for name, model in models.items()}
         self._wrapped = {name: _wrapper(model) for name, model in models.items()}
         self._orders: dict[str, list[int]] = {}
+        self._names: dict[str, set[str]] = {}  # of parameters, by model
         for name, each in others.items():
             if isinstance(each, ZeroRedundancyOptimizer):
                 raise InvalidInput(
@@ -54,15 +56,13 @@ class Replicas:
         return {"models": buffers, **{key: tree[key] for key in ("extra", "random", "data")}}
 
     def witness(self, leaves: Sequence[Leaf], turn: int) -> str:
-        """Digest of a piece of the common arrays, another one at each turn."""
-        common = [leaf for leaf in leaves if leaf.size and self.place(leaf.name) is Place.ANY]
-        if not common:
-            return ""
-        leaf = common[turn % len(common)]
-        if leaf.dtype == BYTES:
-            return xxhash.xxh3_128_hexdigest(leaf.value)
-        piece = leaf.value.detach().reshape(-1)[:WITNESSED].cpu().contiguous()
-        return xxhash.xxh3_128_hexdigest(piece.view(torch.uint8).numpy())
+        """Digest of pieces of some of these arrays, others at each turn."""
+        held = [leaf for leaf in leaves if leaf.size]
+        found = xxhash.xxh3_128()
+        for number in range(min(WITNESSES, len(held))):
+            leaf = held[(turn + number * len(held) // WITNESSES) % len(held)]
+            found.update(leaf.value if leaf.dtype == BYTES else _piece(leaf.value))
+        return found.hexdigest()
 
     def orders(self) -> dict[str, list[int]]:
         """By model, in which order its gradients were ready when DistributedDataParallel made its buckets."""
@@ -91,8 +91,10 @@ class Replicas:
             self._orders[name] = list(order)
 
     def _parameters(self, model: str) -> set[str]:
-        named = self.bare[model].named_parameters(remove_duplicate=False)
-        return {key.replace(COMPILED, "") for key, _ in named}
+        if model not in self._names:
+            named = self.bare[model].named_parameters(remove_duplicate=False)
+            self._names[model] = {key.replace(COMPILED, "") for key, _ in named}
+        return self._names[model]
 
     def _hands_buffers_on(self, model: str) -> bool:
         wrapper = self._wrapped[model]
@@ -107,6 +109,11 @@ def _wrapper(model: Any) -> DistributedDataParallel | None:
 def _unwrapped(model: Any) -> Any:
     wrapper = _wrapper(model)
     return model if wrapper is None else wrapper.module
+
+
+def _piece(array: torch.Tensor) -> Any:
+    piece = array.detach().reshape(-1)[:WITNESSED].cpu().contiguous()
+    return piece.view(torch.uint8).numpy()
 
 
 def _order(wrapper: DistributedDataParallel) -> list[int]:
