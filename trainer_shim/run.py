@@ -99,8 +99,7 @@ class Run:
             accumulating: gradients of this batch still wait for the optimizer's step, so that no
                 checkpoint may be taken after it.
         """
-        if os.getpid() != self._pid:
-            raise RuntimeError("run.step() was called in a forked process: only the one that attached may call it")
+        self._check_process()
         self._raise_leaving()
         if self._feed is None:
             self.step_number += 1
@@ -191,7 +190,12 @@ class Run:
                 "by break or return: its last state is not saved"
             )
 
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise RuntimeError("the loop over run.steps() goes on in a forked process: only the one that attached may")
+
     def _finish_step(self) -> None:
+        self._check_process()
         if self._open:
             raise RuntimeError(
                 f"run.step(loss) was not called for step {self.step_number}: call it once for every batch of "
