@@ -1,7 +1,7 @@
 """How all ranks come to act at the same step without waiting for each other.
 
-After each step every rank says a word, and hears what all of them said after the step before. So the exchange
-runs beside a whole step, nobody stops for it, and whatever follows from it happens on all ranks alike.
+After each step every rank hears what all of them said after the step before, acts upon it, and says its word. So
+the exchange runs beside a whole step, nobody stops for it, and whatever follows from it happens on all ranks alike.
 A process that trains by itself hears itself at once.
 """
 
@@ -49,17 +49,25 @@ class Agreement:
         self._ranks = ranks
         self._pending: Callable[[float], Numbers] | None = None
 
-    def at_step(self, word: Word) -> Word | None:
-        """What all ranks said at the exchange before this one; None at the first.
+    def hear(self, word: Callable[[], Word]) -> Word | None:
+        """What all ranks said after the step before, to act upon now; None at the first.
+
+        Args:
+            word: what a process by itself hears.
 
         Raises:
             Parted: a rank has left, or is somewhere else in its training.
         """
-        if self._ranks.size == 1:
-            return word
-        before = self._read()
-        self._pending = self._ranks.compare(_numbers(word))
-        return before
+        return word() if self._ranks.size == 1 else self._read()
+
+    def say(self, word: Callable[[], Word]) -> None:
+        """Begin to tell the others, once all has been done that followed from what was heard.
+
+        Raises:
+            Parted: a rank has left.
+        """
+        if self._ranks.size > 1:
+            self._pending = self._ranks.compare(_numbers(word()))
 
     def now(self, word: Word, within_s: float = PATIENCE_S) -> Word:
         """What all ranks say right now; waits for the slowest.

@@ -76,6 +76,7 @@ def _entered(framework: Framework, wishes: Wishes = PLAIN, replicated: TorchFram
 
 @cache
 def _say_alone() -> None:
+    speak_as(int(os.environ.get("RANK") or "0"))
     say("no run in the environment: training goes on without checkpoints (`spotrelay submit` adds them)")
 
 

@@ -192,7 +192,13 @@ class Session:
             self._herald.report("first-step")
             saver.warm(data)  # the optimizer has its arrays only now
         self._collect()
-        agreed = self._agree(step, settled)
+        self._act(step, data, settled)
+        self._say(step, settled)
+
+    def _act(self, step: int, data: Data, settled: bool) -> None:
+        """Do what follows from what all ranks knew after the step before: so all of them do it now."""
+        saver = self._active()
+        agreed = self._heard(step, settled)
         if agreed is None or not settled:
             return
         if agreed.ending is not None:
@@ -250,14 +256,20 @@ class Session:
         self._watcher.stop()
         self._pulse.stop()
 
-    def _agree(self, step: int, settled: bool) -> Word | None:
+    def _heard(self, step: int, settled: bool) -> Word | None:
         """What all ranks knew after the step before this one; for a process by itself, what it knows now."""
         try:
-            agreed = self._agreement.at_step(self._word(Moment.STEP, step, settled))
+            agreed = self._agreement.hear(lambda: self._word(Moment.STEP, step, settled))
         except Parted as error:
             self._leave_alone(error)
         self._heed(agreed)
         return agreed
+
+    def _say(self, step: int, settled: bool) -> None:
+        try:
+            self._agreement.say(lambda: self._word(Moment.STEP, step, settled))
+        except Parted as error:
+            self._leave_alone(error)
 
     def _agree_now(self, moment: Moment, step: int) -> Word:
         """What all ranks know now; waits for the slowest."""

@@ -15,10 +15,17 @@ def word(step: int, moment: Moment = Moment.STEP, **about: Any) -> Word:
     return Word(moment, step, **about)
 
 
+def at_step(agreement: Agreement, said: Word) -> Word | None:
+    """One step's exchange, nothing done between hearing and saying."""
+    heard = agreement.hear(lambda: said)
+    agreement.say(lambda: said)
+    return heard
+
+
 def test_a_process_by_itself_hears_itself_at_once() -> None:
     said = word(1, reason=SaveReason.CADENCE)
 
-    assert Agreement(Alone()).at_step(said) is said
+    assert at_step(Agreement(Alone()), said) is said
 
 
 def test_what_one_rank_saw_is_heard_by_all_after_the_next_step() -> None:
@@ -27,7 +34,7 @@ def test_what_one_rank_saw_is_heard_by_all_after_the_next_step() -> None:
     def train(ranks: ThreadRanks) -> list[Word | None]:
         agreement = Agreement(ranks)
         seen = ranks.rank == 2
-        return [agreement.at_step(word(step, ending=soon if seen and step >= 3 else None)) for step in range(1, 6)]
+        return [at_step(agreement, word(step, ending=soon if seen and step >= 3 else None)) for step in range(1, 6)]
 
     for heard in on_all(crew(4), train):
         assert [each is not None and each.ending is not None for each in heard] == [False, False, False, True, True]
@@ -65,7 +72,7 @@ def test_ranks_at_different_steps_part_with_both_steps_named() -> None:
 def test_a_rank_whose_loop_has_ended_while_others_go_on_is_told_of() -> None:
     def ask(ranks: ThreadRanks) -> Word | None:
         agreement = Agreement(ranks)
-        agreement.at_step(word(1))
+        at_step(agreement, word(1))
         return agreement.now(word(1, Moment.FINISH)) if ranks.rank else agreement.now(word(1))
 
     for error in on_all(crew(2), ask):
