@@ -42,12 +42,18 @@ def fetch(
     Raises:
         Damaged: something differs from what was committed, or is gone; names the object.
         UnknownFormat: a newer version wrote it.
+        InvalidInput: it is of another kind; says what reads it.
     """
-    manifest = _manifest(checkpoint.commit, ports, call)
+    manifest = proven_manifest(checkpoint.commit, ports, call)
+    if manifest.tree.get("kind"):
+        raise InvalidInput(
+            f"checkpoint {checkpoint.id} was saved through torch.distributed.checkpoint: read it with "
+            "trainer_shim.frameworks.torch_dcp, or submit this script as a new run"
+        )
     try:
         mine = view(manifest.tree, rank)
         shards = [manifest.shards[number] for number in mine.shards]
-        bodies = together(lambda shard: _shard(shard, ports, cache, call), shards)
+        bodies = together(lambda shard: proven_shard(shard, ports, cache, call), shards)
         read_in = zip(mine.shards, shards, bodies, strict=True)
         entries = {number: read(memoryview(body), shard.key) for number, shard, body in read_in}
         arrays = {
@@ -59,7 +65,13 @@ def fetch(
         raise Damaged(f"checkpoint {checkpoint.id}: its manifest does not describe its shards ({error})") from error
 
 
-def _manifest(commit: Commit, ports: Ports, call: Call) -> Manifest:
+def proven_manifest(commit: Commit, ports: Ports, call: Call) -> Manifest:
+    """The manifest that was committed.
+
+    Raises:
+        Damaged: it is another one, or gone; names the object.
+        UnknownFormat: a newer version wrote it.
+    """
     body = _get(commit.manifest_key, commit.manifest_version, ports, call)
     if digest_of(body) != commit.manifest_digest:
         raise Damaged(f"{commit.manifest_key} is not the manifest that was committed as {commit.id}")
@@ -73,7 +85,12 @@ def _manifest(commit: Commit, ports: Ports, call: Call) -> Manifest:
     return manifest
 
 
-def _shard(shard: Shard, ports: Ports, cache: Path | None, call: Call) -> bytes:
+def proven_shard(shard: Shard, ports: Ports, cache: Path | None, call: Call) -> bytes:
+    """A shard's bytes, from the cache or the bucket, with the digest that the manifest says.
+
+    Raises:
+        Damaged: it has other bytes, or is gone; names the object.
+    """
     held = _cached(shard, cache)
     if held is not None:
         return held
