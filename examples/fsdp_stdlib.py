@@ -132,11 +132,10 @@ def main() -> None:
 
     attempt = torch_dcp.join()  # None outside Spotrelay
     if attempt is not None:
-        state = training.state()
-        found = torch_dcp.load(state, attempt)
+        found = torch_dcp.load(training.state, attempt)
         if found is not None:
-            training.take(state)
-            first = found
+            training.take(found.state)
+            first = found.step
     for step in range(first, options.steps):
         loss = training.step(step, text)
         if dist.get_rank() == 0:

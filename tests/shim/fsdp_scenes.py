@@ -126,12 +126,11 @@ def train(arguments: dict[str, Any]) -> dict[str, Any]:
     attempt = torch_dcp.join()
     outcome: dict[str, Any] = {"losses": {}, "first": 0, "states": {}}
     if attempt is not None:
-        state = script.state()
-        first = torch_dcp.load(state, attempt)
-        if first is not None:
-            script.take(state)
-            outcome["first"] = first
-    outcome["states"][str(outcome["first"])] = digest(script.state())
+        found = torch_dcp.load(script.state, attempt)
+        if found is not None:
+            script.take(found.state)
+            outcome["first"] = found.step
+            outcome["states"][str(found.step)] = digest(script.state())
     for number in range(outcome["first"], arguments["total"]):
         if arguments.get("terminate") == [dist.get_rank(), number]:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -177,7 +176,7 @@ def load_untouched(arguments: dict[str, Any]) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         stack.callback(attempt.close)
         try:
-            torch_dcp.load(state, attempt)
+            torch_dcp.load(lambda: state, attempt)
         except dcp.CheckpointException as error:
             said = "; ".join(f"{type(cause).__name__}: {cause}" for cause, _ in error.failures.values())
     return {"said": said, "untouched": digest(state) == before}

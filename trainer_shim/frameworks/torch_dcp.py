@@ -3,17 +3,21 @@
 ::
 
     attempt = torch_dcp.join()  # after init_process_group; None outside Spotrelay
-    first = 0 if attempt is None else torch_dcp.load(state, attempt) or 0
-    for step in range(first, total):
+    found = None if attempt is None else torch_dcp.load(make_state, attempt)
+    if found is not None:
+        take(found.state)
+    for step in range(0 if found is None else found.step, total):
         ...
         if attempt is not None and (step + 1) % 100 == 0:
-            dcp.save(state, storage_writer=SpotrelayWriter(attempt, step + 1))
+            dcp.save(make_state(), storage_writer=SpotrelayWriter(attempt, step + 1))
 
 No pickle is written and none is read: tensors travel in safetensors files, the rest as JSON.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from torch.distributed.checkpoint import state_dict_loader
@@ -25,21 +29,36 @@ from trainer_shim.frameworks.torch_attempt import Attempt, join
 from trainer_shim.frameworks.torch_dcp_read import SpotrelayReader
 from trainer_shim.frameworks.torch_dcp_write import SpotrelayWriter
 
-__all__ = ["Attempt", "SpotrelayReader", "SpotrelayWriter", "join", "load"]
+__all__ = ["Attempt", "Loaded", "SpotrelayReader", "SpotrelayWriter", "join", "load"]
 
 
-def load(state: dict[str, Any], attempt: Attempt, planner: LoadPlanner | None = None) -> int | None:
-    """Fill a state from the newest checkpoint that is whole, all ranks from the same one; returns its step.
+@dataclass(frozen=True)
+class Loaded:
+    """What a run goes on from."""
 
-    None when the run begins at step 0; the state is untouched then. A checkpoint that turns out to be damaged
-    is reported, and the one before it is tried, before anything of the state was touched.
+    step: int  # steps finished
+    state: dict[str, Any]  # filled; hand it to what it was made from
+
+
+def load(
+    make_state: Callable[[], dict[str, Any]], attempt: Attempt, planner: LoadPlanner | None = None
+) -> Loaded | None:
+    """A state from the newest checkpoint that is whole, on all ranks the same one; None at a run's beginning.
+
+    One that turns out to be damaged is reported, and the one before it is tried, before any tensor was touched.
+
+    Args:
+        make_state: what to fill, as for `dcp.load`. Called only when there is a checkpoint, because torch's
+            `get_state_dict` lets a new optimizer take an empty step, which its counters remember.
 
     Raises:
         SystemExit: there is progress and nothing to take it up from, or the attempt has to end.
         CheckpointException: the checkpoint does not fit the state; its text names what. Nothing was touched.
     """
     reader = SpotrelayReader(attempt)
+    state: dict[str, Any] | None = None
     while reader.choose() is not None:
+        state = make_state() if state is None else state
         try:
             state_dict_loader.load(state, storage_reader=reader, planner=planner)
         except CheckpointException as error:
@@ -48,5 +67,5 @@ def load(state: dict[str, Any], attempt: Attempt, planner: LoadPlanner | None = 
             raise
         assert reader.commit is not None
         attempt.restored(reader.commit)
-        return reader.commit.step
+        return Loaded(reader.commit.step, state)
     return None
