@@ -11,7 +11,6 @@ from math import prod
 from typing import Any
 
 import torch
-import xxhash
 from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, StorageMeta
 from torch.distributed.checkpoint.planner import SavePlan, SavePlanner, WriteItem, WriteItemType
@@ -28,6 +27,7 @@ from trainer_shim.frameworks.torch_attempt import Attempt
 from trainer_shim.frameworks.torch_layout import Value, Written, encode
 from trainer_shim.together import together
 from trainer_shim.tree import BYTES, Array, Leaf, flatten
+from trainer_shim.uploading.digests import content_digest
 
 
 class SpotrelayWriter(StorageWriter):
@@ -203,32 +203,30 @@ class _RankWriter:
         if not leaves:
             return []
         named = [replace(leaf, name=f"{leaf.name}~{number}") for number, leaf in enumerate(leaves)]  # unique for sure
-        plan = shards.plan(named, shards.LIMIT)
-        stored = together(lambda part: self._store_shard(named, plan, part), range(len(plan.bounds)))
-        sizes = {piece.entry: piece.size for piece in plan.pieces}
+        plan = shards.plan(named)
+        stored = together(lambda planned: self._store_shard(named, planned), plan.shards)
+        sizes = {piece.entry: piece.size for planned in plan.shards for piece in planned.pieces}
         return [
             Written(tuple((stored[shard], entry, sizes[entry]) for shard, entry in plan.arrays[leaf.name]["at"]))
             for leaf in named
         ]
 
-    def _store_shard(self, leaves: list[Leaf], plan: shards.Plan, part: int) -> Shard:
-        body = _filled(leaves, plan, part)
+    def _store_shard(self, leaves: list[Leaf], planned: shards.ShardPlan) -> Shard:
+        body = _filled(leaves, planned)
         identity = self._attempt.identity
-        digest = xxhash.xxh3_128_hexdigest(body)
+        digest = content_digest(body)
         rank = self._attempt.ranks.rank
-        key = shard_key(identity.run_id, identity.generation, self._save, rank, part, digest)
+        key = shard_key(identity.run_id, identity.generation, self._save, rank, planned.index, digest)
         made = create(self._attempt.ports.objects, key, body, self._attempt.call)
         return Shard(key, made.version_id, len(body), made.etag, digest, made.checksum, rank)
 
 
-def _filled(leaves: list[Leaf], plan: shards.Plan, part: int) -> memoryview:
-    begin, end = plan.bounds[part]
-    body = memoryview(bytearray(end - begin))
-    header = plan.headers[part][1]
-    body[: len(header)] = header
-    for piece in plan.pieces:
-        if piece.shard == part and piece.size:
-            _copy(leaves[piece.leaf], piece, body[piece.offset - begin :][: piece.size])
+def _filled(leaves: list[Leaf], planned: shards.ShardPlan) -> memoryview:
+    body = memoryview(bytearray(planned.size))
+    body[: len(planned.header)] = planned.header
+    for piece in planned.pieces:
+        if piece.size:
+            _copy(leaves[piece.leaf], piece, body[piece.offset :][: piece.size])
     return body
 
 
