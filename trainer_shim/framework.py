@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from spotrelay.core.ports import Body
+from trainer_shim.layouts import Box
 from trainer_shim.shards import Plan
 from trainer_shim.sharing import Place
 from trainer_shim.staging import Pin
@@ -155,6 +156,10 @@ class Replicas(Protocol):
 
     def own(self, tree: dict[str, Any]) -> dict[str, Any]:
         """The part of a state's tree that every rank has for itself."""
+        ...
+
+    def wanted(self, name: str, shape: tuple[int, ...]) -> Box | None:
+        """Which part of a saved array that lies in pieces this rank needs; None for all of it."""
         ...
 
     def witness(self, leaves: Sequence[Leaf], turn: int) -> str:

@@ -15,7 +15,7 @@ from trainer_shim.framework import Framework
 from trainer_shim.shards import gather, read
 from trainer_shim.together import together
 from trainer_shim.tree import unflatten
-from trainer_shim.views import view
+from trainer_shim.views import Wanted, everything, view
 from trainer_shim.wiring import Ports
 
 Call = Callable[[Callable[[], Any]], Any]
@@ -31,12 +31,19 @@ class Restored:
 
 
 def fetch(
-    checkpoint: Checkpoint, ports: Ports, framework: Framework, cache: Path | None, call: Call, rank: int = 0
+    checkpoint: Checkpoint,
+    ports: Ports,
+    framework: Framework,
+    cache: Path | None,
+    call: Call,
+    rank: int = 0,
+    wanted: Wanted = everything,
 ) -> Restored:
     """The training state in a checkpoint, proven against its commit; touches nothing.
 
     Args:
         rank: whose state, where several ranks have saved together.
+        wanted: which part it needs of arrays that were saved in pieces.
         call: runs a request, again while it is safe and may help.
 
     Raises:
@@ -51,7 +58,7 @@ def fetch(
             "trainer_shim.frameworks.torch_dcp, or submit this script as a new run"
         )
     try:
-        mine = view(manifest.tree, rank)
+        mine = view(manifest.tree, rank, wanted)
         shards = [manifest.shards[number] for number in mine.shards]
         bodies = together(lambda shard: proven_shard(shard, ports, cache, call), shards)
         read_in = zip(mine.shards, shards, bodies, strict=True)

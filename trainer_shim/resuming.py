@@ -11,10 +11,13 @@ from trainer_shim.framework import Framework
 from trainer_shim.herald import Herald
 from trainer_shim.restoring import Restored, fetch
 from trainer_shim.team import Team
+from trainer_shim.views import Wanted, everything
 from trainer_shim.voice import say
 
 
-def resume(gate: Gate, framework: Framework, herald: Herald, team: Team) -> Restored | None:
+def resume(
+    gate: Gate, framework: Framework, herald: Herald, team: Team, wanted: Wanted = everything
+) -> Restored | None:
     """Put the newest verified checkpoint into what the script attached; None to begin at step 0.
 
     One that turns out to be damaged is reported, and the one before it is tried. Where several ranks train
@@ -30,7 +33,7 @@ def resume(gate: Gate, framework: Framework, herald: Herald, team: Team) -> Rest
         gate.pulse.set(at_once=True, phase=Phase.RESTORING)
         restored, damage = None, ""
         try:
-            restored = fetch(checkpoint, gate.ports, framework, gate.identity.cache, gate.call, team.rank)
+            restored = fetch(checkpoint, gate.ports, framework, gate.identity.cache, gate.call, team.rank, wanted)
         except Damaged as error:
             damage = str(error)
         damage = team.any(damage)

@@ -28,6 +28,7 @@ from trainer_shim.resuming import fit, resume
 from trainer_shim.saving import Flight
 from trainer_shim.taking import PLAIN, Wishes
 from trainer_shim.team import Team
+from trainer_shim.views import everything
 from trainer_shim.voice import say
 from trainer_shim.watcher import Watcher
 from trainer_shim.wiring import Ports
@@ -104,7 +105,8 @@ class Session:
         try:
             lease = self._team.led(Lease, lambda: self._take_over(gate))
             run = gate.call(lambda: self._ports.store.read_run(self.identity.run_id))
-            self.restored = resume(gate, self._framework, self._herald, self._team)
+            wanted = everything if self._replicas is None else self._replicas.wanted
+            self.restored = resume(gate, self._framework, self._herald, self._team, wanted)
         except Fenced as error:
             self._leave(EXIT_FENCED, f"{error}. This process ends here; the run goes on elsewhere")
         except Ended as error:

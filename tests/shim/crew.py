@@ -5,6 +5,7 @@ The children meet over gloo on loopback through a file, and run one function of 
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 90.0
+PATIENCE_S = 40.0
 
 
 @dataclass
@@ -118,6 +119,7 @@ def _fork(request: dict[str, Any], rank: int, folder: Path) -> int:
         descriptor = os.open(folder / f"{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
+        faulthandler.register(signal.SIGUSR1, sys.__stderr__, all_threads=True)
         (folder / f"{rank}.json").write_text(json.dumps(_play(request, rank, folder)))
         code = 0
     except SystemExit as leaving:
@@ -165,6 +167,10 @@ def _awaited(children: dict[int, int]) -> dict[int, int]:
         if pid:
             statuses[children[pid]] = os.waitstatus_to_exitcode(status)
         elif time.monotonic() > deadline:
+            for each, rank in children.items():
+                if rank not in statuses:
+                    os.kill(each, signal.SIGUSR1)  # it writes down where it stands
+            time.sleep(1)
             for each, rank in children.items():
                 if rank not in statuses:
                     os.kill(each, signal.SIGKILL)

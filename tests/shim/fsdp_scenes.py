@@ -17,7 +17,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+import trainer_shim
 from trainer_shim.frameworks import torch_dcp
 
 WIDTH = 10  # not a multiple of 4: shards of different sizes, and an empty one among 3 rows on 4 ranks
@@ -65,13 +67,14 @@ class Model(nn.Module):
 class Script:
     """Model, optimizer and schedule, from a fixed seed."""
 
-    def __init__(self) -> None:
+    def __init__(self, sharded: bool = True) -> None:
         torch.manual_seed(7)
         self.model = Model()
-        mesh = init_device_mesh("cpu", (dist.get_world_size(),))
-        for block in self.model.blocks:
-            fully_shard(block, mesh=mesh)
-        fully_shard(self.model, mesh=mesh)
+        if sharded:
+            mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+            for block in self.model.blocks:
+                fully_shard(block, mesh=mesh)
+            fully_shard(self.model, mesh=mesh)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-2)
         self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, 20)
 
@@ -86,8 +89,10 @@ class Script:
     def step(self, number: int) -> float:
         rank, ranks = dist.get_rank(), dist.get_world_size()
         batch = torch.randint(SYMBOLS, (BATCH, PLACES + 1), generator=torch.Generator().manual_seed(number))
-        mine = batch[rank::ranks]
         torch.manual_seed(1000 * number + rank)
+        return self.learn(batch[rank::ranks])
+
+    def learn(self, mine: torch.Tensor) -> float:
         self.optimizer.zero_grad()
         logits = self.model(mine[:, :-1])
         loss = functional.cross_entropy(logits.flatten(0, 1), mine[:, 1:].flatten())
@@ -180,3 +185,41 @@ def load_untouched(arguments: dict[str, Any]) -> dict[str, Any]:
         except dcp.CheckpointException as error:
             said = "; ".join(f"{type(cause).__name__}: {cause}" for cause, _ in error.failures.values())
     return {"said": said, "untouched": digest(state) == before}
+
+
+class Pieces(Dataset[torch.Tensor]):
+    """Texts, shifted by a number from whoever loads them."""
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        shift = int(torch.randint(SYMBOLS, ()))
+        return (torch.arange(PLACES + 1) * (index + 1) + shift) % SYMBOLS
+
+
+def attached(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Train with `attach()`, as any script does; dropout and data come from each rank's own generators."""
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    script = Script(sharded=arguments.get("sharded", True))
+    torch.manual_seed(100 + rank)
+    data = Pieces()
+    loader = DataLoader(data, batch_size=BATCH // ranks, sampler=DistributedSampler(data, drop_last=True))
+    mine: dict[str, Any] = {"losses": []}
+    states: dict[str, str] = {}
+
+    def all_of_it() -> str:
+        return digest([script.model.state_dict(), script.optimizer.state_dict(), script.scheduler.state_dict()])
+
+    run = trainer_shim.attach(
+        model=script.model, optimizer=script.optimizer, scheduler=script.scheduler, loader=loader, extra=mine
+    )
+    states[str(run.step_number)] = all_of_it()
+    for number, text in run.steps(total=arguments["total"]):
+        if arguments.get("terminate") == [rank, number]:
+            os.kill(os.getpid(), signal.SIGTERM)
+        mine["losses"].append(script.learn(text))
+        run.step(mine["losses"][-1])
+        states[str(number + 1)] = all_of_it()
+    run.close()
+    return {"states": states, "losses": mine["losses"], "first": run.resumed_from}

@@ -14,6 +14,7 @@ from spotrelay.core.ports import Body
 from trainer_shim.frameworks import torch_data, torch_random, torch_ranks, torch_staging
 from trainer_shim.frameworks.torch_extra import Extra
 from trainer_shim.frameworks.torch_replicas import COMPILED, Replicas
+from trainer_shim.frameworks.torch_sharded import is_sharded
 from trainer_shim.ranks import Ranks
 from trainer_shim.shards import Plan
 from trainer_shim.staging import Pin
@@ -37,6 +38,7 @@ class TorchFramework:
         }
         self.replicas = Replicas(_named("model", model), self.others)
         self.models = self.replicas.bare
+        self.sharded = self.replicas.sharded
         self.extra = Extra(extra)
         self._stager = torch_staging.Stager()
         self._guarded: set[int] = set()
@@ -63,13 +65,14 @@ class TorchFramework:
     def capture(self) -> dict[str, Any]:
         """See `trainer_shim.framework.Framework.capture`."""
         self._sort_parameters()
-        return {
+        state = {
             "models": {name: _plain_names(model.state_dict()) for name, model in self.models.items()},
             "others": {name: each.state_dict() for name, each in self.others.items()},
             "extra": self.extra.capture(),
             "random": torch_random.process_state(),
             "orders": self.replicas.orders(),
         }
+        return self.sharded.taken_apart(state)
 
     def describe(self, value: Any, path: str) -> Array | None:
         """See `trainer_shim.framework.Framework.describe`."""
@@ -78,8 +81,12 @@ class TorchFramework:
         if value.is_meta or value.layout is not torch.strided or value.is_quantized:
             kind = "a meta tensor" if value.is_meta else f"a {value.layout} or quantized tensor"
             raise InvalidInput(f"{path} is {kind}: a checkpoint cannot hold it. Materialise it before attach()")
+        if is_sharded(value):
+            raise InvalidInput(f"{path} is a DTensor: only models and optimizers may hold one")
         shape = tuple(value.shape)
-        where = (value.data_ptr(), value.device, value.dtype, shape, value.stride())
+        where: tuple[Any, ...] = (value.data_ptr(), value.device, value.dtype, shape, value.stride())
+        if path in self.sharded.names and not value.numel():
+            where = (path,)  # empty pieces of different arrays are not the same memory
         size = value.numel() * value.element_size()
         return Array(str(value.dtype).removeprefix("torch."), shape, size, where, self._group(value, path))
 
@@ -149,6 +156,7 @@ class TorchFramework:
 
     def misfits(self, state: dict[str, Any]) -> list[str]:
         """See `trainer_shim.framework.Framework.misfits`."""
+        state = self.sharded.put_together(state)
         found = _difference("model", state["models"], self.models) + _difference("", state["others"], self.others)
         for name, model in self.models.items():
             if name in state["models"]:
@@ -160,6 +168,7 @@ class TorchFramework:
 
     def apply(self, state: dict[str, Any]) -> None:
         """See `trainer_shim.framework.Framework.apply`."""
+        state = self.sharded.put_together(state)
         for name, model in self.models.items():
             saved = state["models"][name]
             model.load_state_dict({key: saved[key.replace(COMPILED, "")] for key in model.state_dict()})

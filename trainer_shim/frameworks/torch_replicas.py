@@ -11,6 +11,8 @@ from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
 
 from spotrelay.core.errors import InvalidInput
+from trainer_shim.frameworks.torch_sharded import Sharded
+from trainer_shim.layouts import Box
 from trainer_shim.sharing import Place
 from trainer_shim.tree import BYTES, Leaf
 from trainer_shim.voice import say
@@ -26,6 +28,7 @@ class Replicas:
     def __init__(self, models: Mapping[str, Any], others: Mapping[str, Any]) -> None:
         self.bare = {name: _unwrapped(model) for name, model in models.items()}
         self._wrapped = {name: _wrapper(model) for name, model in models.items()}
+        self.sharded = Sharded(self.bare, others)
         self._orders: dict[str, list[int]] = {}
         self._names: dict[str, set[str]] = {}  # of parameters, by model
         for name, each in others.items():
@@ -36,6 +39,8 @@ class Replicas:
 
     def place(self, name: str) -> Place:
         """Whose copy of the array with this name is saved."""
+        if name in self.sharded.names:
+            return Place.EACH
         kind, _, rest = name.partition("/")
         if kind == "others":
             return Place.ANY
@@ -53,7 +58,12 @@ class Replicas:
             for name, state in tree["models"].items()
             if not self._hands_buffers_on(name)
         }
-        return {"models": buffers, **{key: tree[key] for key in ("extra", "random", "data")}}
+        mine = {"models": buffers, **{key: tree[key] for key in ("extra", "random", "data")}}
+        return {**mine, "sharded": tree["sharded"]} if "sharded" in tree else mine
+
+    def wanted(self, name: str, shape: tuple[int, ...]) -> Box | None:
+        """Which part of a saved array this rank needs; None for all of it."""
+        return self.sharded.wanted(name, shape)
 
     def witness(self, leaves: Sequence[Leaf], turn: int) -> str:
         """Digest of pieces of some of these arrays, others at each turn."""
