@@ -21,7 +21,6 @@ from spotrelay.core.errors import InvalidInput
 from tests.shim.world import RUN, World
 from trainer_shim import shards
 from trainer_shim.frameworks import torch_dcp
-from trainer_shim.frameworks.torch_layout import decode
 
 Tree = dict[str, Any]
 
@@ -311,25 +310,3 @@ def test_pickled_bytes_are_bytes_wherever_they_stand(world: World, join: Any, tm
 
     assert found is not None and found.step == 4 and bool((target["w"] == 1).all())
     assert not mark.exists()
-
-
-def test_chunks_of_a_grid_are_accepted_and_their_overlap_is_not() -> None:
-    placed = (Shard("k", "v", 10**6, "", "", ""),)
-
-    def grid(shift: int) -> Tree:
-        chunks = [
-            {"offsets": [row, column], "sizes": [2, 3], "at": [[0, f"{row},{column}", 24]]}
-            for row in (0, 2)
-            for column in (0, 3)
-        ]
-        chunks[3]["offsets"] = [2 - shift, 3]
-        return {
-            "kind": "dcp",
-            "arrays": {"w": {"dtype": "float32", "shape": [4, 6], "chunks": chunks}},
-            "values": {},
-            "planner": None,
-        }
-
-    assert len(decode(grid(0), placed).parts) == 4
-    with pytest.raises(InvalidInput, match="overlap"):
-        decode(grid(1), placed)

@@ -17,7 +17,8 @@ from spotrelay.core.live import EXIT_DRAINED, EXIT_FENCED, Phase
 from trainer_shim import wiring
 from trainer_shim.entry import Ended, Gate, NothingToResume, choose, take_lease
 from trainer_shim.environment import Identity, read_identity
-from trainer_shim.frameworks.torch_dcp_ranks import Ranks
+from trainer_shim.frameworks import torch_ranks
+from trainer_shim.frameworks.torch_dcp_ranks import Accord
 from trainer_shim.herald import Herald
 from trainer_shim.marker import Marker
 from trainer_shim.pulse import Pulse
@@ -29,18 +30,19 @@ T = TypeVar("T")
 EXIT_REFUSED = 1  # nothing can be resumed
 
 
-def join(process_group: Any = None) -> Attempt | None:
+def join() -> Attempt | None:
     """Take part in the attempt that this script was started for; None outside Spotrelay.
 
-    Every process of the group calls it, after `init_process_group`. It waits for the lease.
+    Every rank calls it, after `init_process_group`. It waits for the lease.
 
     Raises:
         SystemExit: this attempt was replaced (76), or its machine is being taken back (75).
+        Parted: another rank has left.
     """
     identity = read_identity(os.environ)
     if identity is None:
         return None
-    attempt = Attempt(identity, wiring.connect(identity), Ranks(process_group))
+    attempt = Attempt(identity, wiring.connect(identity), Accord(torch_ranks.ranks()))
     attempt.enter()
     return attempt
 
@@ -48,7 +50,7 @@ def join(process_group: Any = None) -> Attempt | None:
 class Attempt:
     """What `SpotrelayWriter` and `SpotrelayReader` share."""
 
-    def __init__(self, identity: Identity, ports: wiring.Ports, ranks: Ranks) -> None:
+    def __init__(self, identity: Identity, ports: wiring.Ports, ranks: Accord) -> None:
         self.ports = ports
         self.ranks = ranks
         self.identity = identity if ranks.rank == 0 else replace(identity, metadata=None, state=None)

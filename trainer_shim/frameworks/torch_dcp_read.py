@@ -95,7 +95,7 @@ class SpotrelayReader(StorageReader):
     def set_up_storage_reader(self, metadata: Metadata, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
         """See that DCP and the attempt mean the same ranks."""
         if is_coordinator != (self._attempt.ranks.rank == 0):
-            raise InvalidInput("dcp.load() and torch_dcp.join() were given different process groups")
+            raise InvalidInput("dcp.load() is for all ranks, as torch_dcp.join() is: give no process group")
 
     def prepare_local_plan(self, plan: LoadPlan) -> LoadPlan:
         """Nothing to change."""

@@ -77,7 +77,7 @@ class SpotrelayWriter(StorageWriter):
         if not kwargs.get("use_collectives", True):
             raise InvalidInput("use_collectives=False: a checkpoint is committed only when every rank's part is there")
         if is_coordinator != (self._attempt.ranks.rank == 0):
-            raise InvalidInput("dcp.save() and torch_dcp.join() were given different process groups")
+            raise InvalidInput("dcp.save() is for all ranks, as torch_dcp.join() is: give no process group")
 
     def prepare_local_plan(self, plan: SavePlan) -> SavePlan:
         """Nothing to change."""

@@ -6,7 +6,6 @@ outside its tensor, one that overlaps another or a size that does not fit would 
 
 from __future__ import annotations
 
-from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -24,10 +23,10 @@ from torch.distributed.checkpoint.metadata import (
 
 from spotrelay.core.checkpoint import Shard
 from spotrelay.core.errors import InvalidInput
+from trainer_shim.layouts import Box, check_tiling, numbers
 from trainer_shim.tree import unflatten
 
 KIND = "dcp"  # of the manifest's tree
-MOST = 2**62  # bytes of a tensor: beyond it arithmetic in torch overflows
 
 
 @dataclass(frozen=True)
@@ -153,24 +152,21 @@ class _Reading:
         return Layout(Metadata(described, planner_data=_checked_paths(planner)), parts, values, arrays)
 
     def _tensor(self, name: str, entry: Any, parts: dict[MetadataIndex, tuple[Part, ...]]) -> TensorStorageMetadata:
-        dtype, shape = dtype_of(entry["dtype"]), _numbers(entry["shape"], name)
-        chunks = []
+        dtype, shape = dtype_of(entry["dtype"]), numbers(entry["shape"], name)
+        boxes: list[Box] = []
         for chunk in entry["chunks"]:
-            offsets, sizes = _numbers(chunk["offsets"], name), _numbers(chunk["sizes"], name)
-            if len(offsets) != len(shape) or len(sizes) != len(shape):
-                raise InvalidInput(f"{name}: a chunk has another number of dimensions than its tensor")
-            if any(o + s > whole for o, s, whole in zip(offsets, sizes, shape, strict=True)):
-                raise InvalidInput(f"{name}: a chunk at {offsets} of {sizes} lies outside its tensor {shape}")
-            index = MetadataIndex(name, offsets)
+            box = Box(numbers(chunk["offsets"], name), numbers(chunk["sizes"], name))
+            index = MetadataIndex(name, box.offsets)
             if index in parts:
-                raise InvalidInput(f"{name}: two chunks begin at {offsets}")
-            parts[index] = self._parts(name, chunk["at"], prod(sizes) * dtype.itemsize)
-            chunks.append(ChunkStorageMetadata(torch.Size(offsets), torch.Size(sizes)))
-        _check_tiling(name, shape, chunks)
+                raise InvalidInput(f"{name}: two chunks begin at {box.offsets}")
+            parts[index] = self._parts(name, chunk["at"], box.volume * dtype.itemsize)
+            boxes.append(box)
+        check_tiling(name, shape, boxes)
+        chunks = [ChunkStorageMetadata(torch.Size(box.offsets), torch.Size(box.sizes)) for box in boxes]
         return TensorStorageMetadata(TensorProperties(dtype=dtype), torch.Size(shape), chunks)
 
     def _held(self, name: str, entry: Any) -> Held:
-        shape = _numbers(entry["shape"], name)
+        shape = numbers(entry["shape"], name)
         width = 1 if entry["dtype"] == "bytes" else dtype_of(entry["dtype"]).itemsize
         return Held(entry["dtype"], shape, self._parts(name, entry["at"], prod(shape) * width))
 
@@ -203,40 +199,6 @@ def dtype_of(name: Any) -> torch.dtype:
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def _numbers(value: Any, name: str) -> tuple[int, ...]:
-    if not isinstance(value, list) or any(type(each) is not int or not 0 <= each < MOST for each in value):
-        raise InvalidInput(f"{name} has a size or an offset that is none: {str(value)[:80]}")
-    if prod(max(each, 1) for each in value) >= MOST:
-        raise InvalidInput(f"{name} would be larger than any tensor: {str(value)[:80]}")
-    return tuple(value)
-
-
-def _check_tiling(name: str, shape: tuple[int, ...], chunks: list[ChunkStorageMetadata]) -> None:
-    filled = [chunk for chunk in chunks if prod(chunk.sizes)]
-    if sum(prod(chunk.sizes) for chunk in filled) != prod(shape):
-        raise InvalidInput(f"{name}: its chunks do not fill its shape {shape}")
-    if not shape:
-        return
-    sweep = max(range(len(shape)), key=lambda axis: len({chunk.offsets[axis] for chunk in filled}))
-    order = sorted(range(len(filled)), key=lambda i: filled[i].offsets[sweep])
-    open_: list[tuple[int, int]] = []  # end on the sweep's axis, chunk
-    for number in order:
-        chunk = filled[number]
-        begin = chunk.offsets[sweep]
-        while open_ and open_[0][0] <= begin:
-            open_.pop(0)
-        if any(_overlap(chunk, filled[other]) for _, other in open_):
-            raise InvalidInput(f"{name}: chunks overlap at {tuple(chunk.offsets)}")
-        insort(open_, (begin + chunk.sizes[sweep], number))
-
-
-def _overlap(a: ChunkStorageMetadata, b: ChunkStorageMetadata) -> bool:
-    return all(
-        x < y + height and y < x + width
-        for x, width, y, height in zip(a.offsets, a.sizes, b.offsets, b.sizes, strict=True)
-    )
 
 
 def _checked_paths(planner: Any) -> Any:
