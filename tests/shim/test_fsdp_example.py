@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from spotrelay.core.spec import Cadence
 from tests.instance.cloud import Cloud
 from tests.shim.cluster import Cluster
 from tests.shim.world import eventually
@@ -24,7 +25,7 @@ def begin(out: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("SPOTRELAY_")}
     script = str(ROOT / "examples" / "fsdp_stdlib.py")
     return subprocess.Popen(
-        [*TORCHRUN, script, "--steps", str(STEPS), "--every", "4", "--out", str(out)],
+        [*TORCHRUN, script, "--steps", str(STEPS), "--out", str(out)],
         env={**clean, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", **environment},
         stdout=subprocess.PIPE,
         text=True,
@@ -49,7 +50,7 @@ def kill_all(torchrun: subprocess.Popen[str]) -> None:
 
 def test_killed_and_resumed_it_leaves_the_digest_of_an_uninterrupted_run(emulator: Cloud, tmp_path: Path) -> None:
     cluster = Cluster(emulator, None)  # type: ignore[arg-type]  # no single processes here
-    cluster.submit()
+    cluster.submit(Cadence(every_steps=4))
     expected = finished(begin(tmp_path / "alone", {}), tmp_path / "alone")
 
     victim = begin(tmp_path / "first", cluster.environment(1))

@@ -20,7 +20,7 @@ from trainer_shim.environment import Identity, read_identity
 from trainer_shim.frameworks import torch_ranks
 from trainer_shim.frameworks.torch_dcp_ranks import Accord
 from trainer_shim.herald import Herald
-from trainer_shim.marker import Marker
+from trainer_shim.marker import Marker, exit_status
 from trainer_shim.pulse import Pulse
 from trainer_shim.voice import say
 from trainer_shim.watcher import Watcher
@@ -112,11 +112,10 @@ class Attempt:
         """Give the lease back, so that the next attempt can go on, and leave. All ranks call it.
 
         Raises:
-            SystemExit: always, with 75.
+            SystemExit: always, with 75, or under torchrun as the machine's agent was told.
         """
         self.release()
-        self.close()
-        raise SystemExit(EXIT_DRAINED)
+        raise self._ended(EXIT_DRAINED)
 
     def release(self) -> None:
         """Give the lease back. Harmless when it is not held any more."""
@@ -167,7 +166,14 @@ class Attempt:
             say(told["why"])
         if told["leave"] == EXIT_DRAINED:
             self._give_up()
-        raise SystemExit(told["leave"])
+        raise self._ended(told["leave"])
+
+    def _ended(self, code: int) -> SystemExit:
+        """What to leave with, once every rank has come to the same end."""
+        written = self._marker.leave_word(self.identity.generation, code)
+        told = bool(self.ranks.gather(written)[0])
+        self.close()
+        return SystemExit(exit_status(code, told, self.ranks.size))
 
     def _give_up(self) -> None:
         if self.ranks.rank == 0:
