@@ -259,6 +259,7 @@ HOSTILE: dict[str, Callable[[Tree], Any]] = {
     "the same bytes twice": lambda tree: _tensor(tree)["chunks"][0]["at"].__setitem__(
         slice(None), _tensor(tree)["chunks"][0]["at"][:1] * 99
     ),
+    "bytes that another array has": lambda tree: tree["arrays"].update(twin=copy.deepcopy(_tensor(tree))),
     "a list that grows without end": lambda tree: tree["planner"].update({"x": {"$": "tuple", "items": ["x", 10**12]}}),
     "an array where the planner's data is": lambda tree: tree.update(planner={"$": "array", "name": "x"}),
     "no arrays": lambda tree: tree.pop("arrays"),
