@@ -14,12 +14,13 @@ from spotrelay.core.errors import InvalidInput, Unavailable
 from trainer_shim import wiring
 from trainer_shim.checking import Ask, Check
 from trainer_shim.environment import Identity, read_identity
-from trainer_shim.framework import Framework
+from trainer_shim.framework import Framework, Replicas
 from trainer_shim.patience import JITTER
+from trainer_shim.ranks import Alone, Ranks
 from trainer_shim.run import Run
 from trainer_shim.session import Session
 from trainer_shim.taking import PLAIN, Wishes
-from trainer_shim.voice import say
+from trainer_shim.voice import say, speak_as
 
 LEAST_STAGING = 2**20  # bytes
 
@@ -42,12 +43,8 @@ def attach(
     if check is not None and not callable(check):
         raise InvalidInput(f"attach(check={type(check).__qualname__}): give a function that takes the step")
     framework = _framework(model, optimizer, scheduler, scaler, extra, state)
-    return Run(
-        framework,
-        _entered(framework, Wishes(lazy, staging_bytes), None if check is None else Check(check)),
-        loader,
-        extra,
-    )
+    asked = None if check is None else Check(check)
+    return Run(framework, _entered(framework, Wishes(lazy, staging_bytes), asked, together=True), loader, extra)
 
 
 def resume(trainer: Any) -> str | bool:
@@ -67,18 +64,32 @@ def resume(trainer: Any) -> str | bool:
     return huggingface.follow(trainer, session, framework)
 
 
-def _entered(framework: Framework, wishes: Wishes = PLAIN, check: Check | None = None) -> Session | None:
+def _entered(
+    framework: Framework, wishes: Wishes = PLAIN, check: Check | None = None, together: bool = False
+) -> Session | None:
     identity = read_identity(os.environ)
     if identity is None:
         _say_alone()
         return None
-    session = Session(identity, _connect(identity), framework, wishes, check)
+    ranks, replicas = _ranks_of(framework) if together else (Alone(), None)
+    speak_as(ranks.rank)
+    session = Session(identity, _connect(identity), framework, wishes, check, ranks, replicas)
     session.enter()
     return session
 
 
+def _ranks_of(framework: Framework) -> tuple[Ranks, Replicas | None]:
+    """The processes that train together, and what they hold alike; each of them has to ask."""
+    torch = sys.modules.get("trainer_shim.frameworks.torch")
+    if torch is None or not isinstance(framework, torch.TorchFramework):
+        return Alone(), None
+    ranks: Ranks = framework.ranks()
+    return ranks, framework.replicas if ranks.size > 1 else None
+
+
 @cache
 def _say_alone() -> None:
+    speak_as(int(os.environ.get("RANK") or "0"))
     say("no run in the environment: training goes on without checkpoints (`spotrelay submit` adds them)")
 
 

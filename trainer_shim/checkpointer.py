@@ -18,6 +18,7 @@ from spotrelay.core.spec import Cadence
 from trainer_shim.base import Memory
 from trainer_shim.environment import Identity
 from trainer_shim.framework import Framework
+from trainer_shim.joint import Joint
 from trainer_shim.saving import Flight
 from trainer_shim.snapshot import Snapshot, Torn
 from trainer_shim.taking import PLAIN, SnapshotTaker, Wishes
@@ -44,6 +45,7 @@ class Checkpointer:
         saves: int,
         vitals: Vitals,
         wishes: Wishes = PLAIN,
+        joint: Joint | None = None,
     ) -> None:
         self.costs = costs
         self.flight: Flight | None = None
@@ -56,7 +58,9 @@ class Checkpointer:
         self._vitals = vitals
         self.memory = Memory(ports.store, identity.run_id)
         patience_s = identity.timings.watch.total_seconds()
-        self._taker = SnapshotTaker(framework, ports.objects, ports.uploader, wishes, patience_s)
+        self._joint = joint  # None: this process saves by itself
+        self._departed: Flight | None = None  # the newest save, once its sending has begun
+        self._taker = SnapshotTaker(framework, ports.objects, ports.uploader, wishes, patience_s, joint)
         self._last_save = saves  # number of the newest save of this generation
         self._begun = 0  # saves begun by this process
         self._begun_at = self._since = time.monotonic()
@@ -105,10 +109,10 @@ class Checkpointer:
         """End what works beside the training."""
         self._taker.close()
 
-    def due(self) -> SaveReason | None:
-        """Why a checkpoint should be begun now, if one should."""
+    def due(self, ahead: int = 0) -> SaveReason | None:
+        """Why a checkpoint should be begun now, or in so many steps, if one should."""
         began = self._begun_at if self._begun else self._since
-        progress = Progress(time.monotonic() - began, self.new_steps, self._begun, began - self._since)
+        progress = Progress(time.monotonic() - began, self.new_steps + ahead, self._begun, began - self._since)
         return due(self._cadence, replace(self.costs, drag=self._pace.drag), progress, self._identity.time_scale)
 
     def last_save(self, left_s: float, at_boundary: bool = True) -> LastSave:
@@ -161,34 +165,44 @@ class Checkpointer:
                 say(f"checkpoint {flight.commit.id} is {flight.commit.health.value}: {flight.judgement.reason}")
         return flight
 
-    def begin(self, step: int, reason: SaveReason, data: Data, in_place: bool = False) -> Flight | None:
-        """Take a snapshot and send it off; None when that is impossible now.
+    def give_up_if_stuck(self) -> None:
+        """Give up a save that is stuck, so that a newer one can begin; one that makes headway is let finish."""
+        if self.flight is not None and self.flight.trouble:
+            self.flight.cancel()
 
-        A save that is stuck is given up for the new one; a save that makes headway is let finish.
+    def begin(self, step: int, reason: SaveReason, data: Data, in_place: bool = False) -> Flight | None:
+        """Take a snapshot and send it off; None when that is impossible now, or one is under way.
 
         Args:
             in_place: the training stands still until this save is over: its arrays are sent from where they
                 are, without a copy.
         """
         if self.flight is not None:
-            if self.flight.trouble:
-                self.flight.cancel()
             return None
         begun = time.monotonic()
         try:
             self._take_off(step, reason, data, begun, in_place)
         except (InvalidInput, MemoryError, OSError) as error:
             self._cannot = f"no snapshot can be taken: {error}"
-            say(f"{self._cannot}; training goes on")
+            say(f"{self._cannot}; training goes on", everywhere=True)
             self._begun_at = begun
-            return None
-        self._cannot = ""
+            if self._joint is None:
+                return None
+            self._last_save += 1
+            if self._departed is None:
+                number = self._last_save
+                self._departed = self._joint.refusal(self._ports, self._identity, number, step, reason, self._cannot)
+                self._departed.start()
+            self.flight = self._departed
+        else:
+            self._cannot = ""
         self._begun, self._begun_at, self.new_steps = self._begun + 1, begun, 0
         self._stepped_at = time.monotonic()  # the stall is no part of the next step
         return self.flight
 
     def _take_off(self, step: int, reason: SaveReason, data: Data, begun: float, in_place: bool) -> None:
         known = self._judged(step, reason)
+        self._departed = None
         shot = self._taker.aim(self._state(step, data), in_place)
         snapshot = Snapshot(
             step,
@@ -204,9 +218,11 @@ class Checkpointer:
             self._vitals.rollbacks,
             self._vitals.back_to,
         )
-        flight = Flight(self._ports, self._identity, snapshot, self._last_save + 1, self.memory.base())
+        made = Flight if self._joint is None else self._joint.flight
+        flight = made(self._ports, self._identity, snapshot, self._last_save + 1, self.memory.base())
 
         def start() -> None:
+            self._departed = flight
             shot.cargo.stall_s = time.monotonic() - begun
             flight.start()
 

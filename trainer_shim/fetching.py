@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from spotrelay.core.errors import Contention, Damaged, Missing, Unavailable
 from spotrelay.core.ports import ObjectStore, Stream
 from trainer_shim.inventory import Span
 from trainer_shim.landing import Place
-from trainer_shim.shards import contents
+from trainer_shim.shards import LONGEST_HEADER, contents
 
 Call = Callable[[Callable[[], Any]], Any]
 
@@ -29,23 +30,26 @@ def fetch_shard(
     objects: ObjectStore,
     cache: Path | None,
     call: Call,
+    partial: bool = False,
 ) -> None:
     """Bring a shard's arrays to their places, and prove that its bytes are those that were saved.
 
     Args:
         spans: what the manifest says is in it.
+        partial: there is more in it than that; the rest is only proven.
         call: runs a request, again while that is safe and may help.
 
     Raises:
         Damaged: they are others, twice, or gone; names the object. Its arrays' places hold anything then.
         OSError: the disk refuses an array that is kept there.
     """
-    if _from_cache(shard, spans, places, cache):
+    wanted = _Wanted(spans, places, partial)
+    if _from_cache(shard, wanted, cache):
         return
     try:
-        _from_bucket(shard, spans, places, objects, call)
+        _from_bucket(shard, wanted, objects, call)
     except Damaged:
-        _from_bucket(shard, spans, places, objects, call)  # the way here may be what damaged it
+        _from_bucket(shard, wanted, objects, call)  # the way here may be what damaged it
 
 
 def whole(key: str, version: str, objects: ObjectStore, call: Call, most: int) -> bytes:
@@ -75,14 +79,21 @@ def cached(key: str, cache: Path | None, most: int) -> bytes:
     return bytes(body)
 
 
-def _from_bucket(
-    shard: Shard, spans: Mapping[str, Span], places: Mapping[str, Place], objects: ObjectStore, call: Call
-) -> None:
+@dataclass(frozen=True)
+class _Wanted:
+    """What of a shard is wanted, and where it goes."""
+
+    spans: Mapping[str, Span]
+    places: Mapping[str, Place]
+    partial: bool
+
+
+def _from_bucket(shard: Shard, wanted: _Wanted, objects: ObjectStore, call: Call) -> None:
     with _Resumed(shard.key, shard.version_id, objects, call) as source:
-        _land(shard, spans, places, source)
+        _land(shard, wanted, source)
 
 
-def _from_cache(shard: Shard, spans: Mapping[str, Span], places: Mapping[str, Place], cache: Path | None) -> bool:
+def _from_cache(shard: Shard, wanted: _Wanted, cache: Path | None) -> bool:
     if cache is None:
         return False
     try:
@@ -91,13 +102,13 @@ def _from_cache(shard: Shard, spans: Mapping[str, Span], places: Mapping[str, Pl
         return False
     try:
         with held:
-            _land(shard, spans, places, held)
+            _land(shard, wanted, held)
     except (Damaged, Unavailable):
         return False  # a cache may always be wrong: the bucket is asked
     return True
 
 
-def _land(shard: Shard, spans: Mapping[str, Span], places: Mapping[str, Place], source: Stream) -> None:
+def _land(shard: Shard, wanted: _Wanted, source: Stream) -> None:
     def damaged(what: str) -> Damaged:
         text = f"{shard.key} at version {shard.version_id} has other bytes than were saved: {what}"
         return Damaged(text, shard.key, shard.version_id)
@@ -106,7 +117,7 @@ def _land(shard: Shard, spans: Mapping[str, Span], places: Mapping[str, Place], 
         raise damaged(f"{source.size} of them instead of {shard.size}")
     digest = xxhash.xxh3_128()
     try:
-        for window in _windows(shard.size, spans, places):
+        for window in _windows(shard.size, wanted):
             source.fill(window)
             digest.update(window)
     except ValueError as error:
@@ -115,22 +126,27 @@ def _land(shard: Shard, spans: Mapping[str, Span], places: Mapping[str, Place], 
         raise damaged("their digest differs")
 
 
-def _windows(size: int, spans: Mapping[str, Span], places: Mapping[str, Place]) -> Iterator[memoryview]:
+def _windows(size: int, wanted: _Wanted) -> Iterator[memoryview]:
     """Memory for all of a shard's bytes, in their order; each view is filled before the next is asked for.
 
     Raises:
         ValueError: the shard holds something else than the manifest says.
     """
-    data = sum(span.size for span in spans.values())
+    data = sum(span.size for span in wanted.spans.values())
     head = bytearray(8)
     yield memoryview(head)
-    if int.from_bytes(head, "little") != size - data - 8:
+    length = int.from_bytes(head, "little")
+    if length > min(size - data - 8, LONGEST_HEADER) or (not wanted.partial and length != size - data - 8):
         raise ValueError("its header has another length than the manifest leaves for it")
-    header = bytearray(size - data - 8)
+    header = bytearray(length)
     yield from _chunks(memoryview(header))
-    block = _Block(places)
-    for span in _in_order(header, data, spans):
-        memory = places[span.array].memory
+    block = _Block(wanted.places)
+    for span, others in _in_order(header, size - length - 8, wanted):
+        if span is None:
+            yield from block.emptied()
+            yield from _passing(others)
+            continue
+        memory = wanted.places[span.array].memory
         if memory is not None and span.size >= SMALL:
             yield from block.emptied()
             yield from _chunks(memory[span.start : span.start + span.size])
@@ -139,14 +155,23 @@ def _windows(size: int, spans: Mapping[str, Span], places: Mapping[str, Place]) 
     yield from block.emptied()
 
 
-def _in_order(header: bytearray, data: int, spans: Mapping[str, Span]) -> Iterator[Span]:
-    found = contents(header, data)
-    if found.keys() != spans.keys():
+def _in_order(header: bytearray, data: int, wanted: _Wanted) -> Iterator[tuple[Span | None, int]]:
+    """What lies in the shard, one after the other: a span that is wanted, or so many bytes that are not."""
+    found, spans = contents(header, data), wanted.spans
+    if not spans.keys() <= found.keys() or (not wanted.partial and found.keys() != spans.keys()):
         raise ValueError("its header names other arrays than the manifest")
     for entry, (begin, end) in found.items():
-        if end - begin != spans[entry].size:
+        span = spans.get(entry)
+        if span is not None and end - begin != span.size:
             raise ValueError(f"{entry} has another size than the manifest says")
-        yield spans[entry]
+        yield span, end - begin
+
+
+def _passing(size: int) -> Iterator[memoryview]:
+    """Memory for bytes that are only hashed."""
+    memory = memoryview(bytearray(min(size, CHUNK)))
+    for begin in range(0, size, CHUNK):
+        yield memory[: min(CHUNK, size - begin)]
 
 
 def _chunks(memory: memoryview) -> Iterator[memoryview]:

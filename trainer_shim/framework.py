@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from spotrelay.core.ports import Body
+from trainer_shim.layouts import Box
 from trainer_shim.shards import Plan
+from trainer_shim.sharing import Place
 from trainer_shim.staging import Pin
 from trainer_shim.tree import Array, Composite, Leaf
 
@@ -190,4 +192,24 @@ class Framework(Protocol):
         Args:
             wait: also when that means to wait for a device; None otherwise.
         """
+        ...
+
+
+class Replicas(Protocol):
+    """What a framework knows of state that several ranks hold alike."""
+
+    def place(self, name: str) -> Place:
+        """Whose copy of the array with this name is saved."""
+        ...
+
+    def own(self, tree: dict[str, Any]) -> dict[str, Any]:
+        """The part of a state's tree that every rank has for itself."""
+        ...
+
+    def wanted(self, name: str, shape: tuple[int, ...]) -> Box | None:
+        """Which part of a saved array that lies in pieces this rank needs; None for all of it."""
+        ...
+
+    def witness(self, leaves: Sequence[Leaf], turn: int) -> str:
+        """Digest of pieces of some of these arrays, others at each turn: it differs where the ranks do."""
         ...

@@ -14,7 +14,8 @@ from trainer_shim.voice import say
 class Herald:
     """Reports how far this attempt has come."""
 
-    def __init__(self, publisher: Publisher, identity: Identity) -> None:
+    def __init__(self, publisher: Publisher, identity: Identity, speaks: bool = True) -> None:
+        self._speaks = speaks  # one rank does it for all
         self._publisher = publisher
         self._about: dict[str, Any] = {"run_id": identity.run_id, "generation": identity.generation}
         self._sending: list[threading.Thread] = []
@@ -25,6 +26,8 @@ class Herald:
 
     def send(self, kind: str, detail: dict[str, Any]) -> None:
         """Send an event about this attempt in the background."""
+        if not self._speaks:
+            return
         whole = {**self._about, **detail}
         thread = threading.Thread(
             target=publish, args=(self._publisher, kind, whole), name="spotrelay-event", daemon=True

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from pathlib import Path
 from typing import IO
 
 from spotrelay.core.errors import InvalidInput
+from spotrelay.core.live import LEFT
 from trainer_shim.voice import say
 
 NAME = "attached"
@@ -42,3 +44,31 @@ class Marker:
                 "other's checkpoints. Call attach() in one process only"
             ) from error
         self._file = file
+        os.register_at_fork(after_in_child=self._let_go)
+
+    def _let_go(self) -> None:
+        # A forked child, such as a loader's worker, must not keep the place taken when this process is dead.
+        if self._file is not None:
+            self._file.close()
+
+    def leave_word(self, generation: int, status: int) -> bool:
+        """Tell the agent how the attempt ended, where a launcher stands between; whether that worked."""
+        if self._folder is None:
+            return False
+        try:
+            draft = self._folder / f"{LEFT}.new"
+            draft.write_text(f"{generation} {status}\n")
+            draft.replace(self._folder / LEFT)
+        except OSError as error:
+            say(f"the agent cannot be told that this attempt ended with {status}: {error}")
+            return False
+        return True
+
+
+def exit_status(status: int, told: bool, ranks: int) -> int:
+    """What a process ends with, so that the agent learns this status.
+
+    torchrun reports any failure of its processes as 1, or starts them again. So where the agent was told by
+    a file, they end as torchrun likes it.
+    """
+    return 0 if told and ranks > 1 and "TORCHELASTIC_RUN_ID" in os.environ else status

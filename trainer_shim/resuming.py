@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from spotrelay.core.checkpoint import CheckpointId, Commit
+from spotrelay.core.checkpoint import Checkpoint, CheckpointId, Commit
 from spotrelay.core.errors import Damaged, InvalidInput
 from spotrelay.core.live import Phase
 from trainer_shim.checkpointer import versions
@@ -12,13 +12,18 @@ from trainer_shim.entry import Gate, choose
 from trainer_shim.framework import Framework
 from trainer_shim.herald import Herald
 from trainer_shim.restoring import Fits, Restored, fetch
+from trainer_shim.team import Team
+from trainer_shim.views import Wanted, everything
 from trainer_shim.voice import say
 
 
-def resume(gate: Gate, framework: Framework, herald: Herald) -> Restored | None:
+def resume(
+    gate: Gate, framework: Framework, herald: Herald, team: Team, wanted: Wanted = everything
+) -> Restored | None:
     """Put the newest verified checkpoint into what the script attached; None to begin at step 0.
 
-    One that turns out to be damaged is reported, and the one before it is tried.
+    One that turns out to be damaged is reported, and the one before it is tried. Where several ranks train
+    together, rank 0 chooses, every rank fetches, and none goes on before all of them have it.
 
     Raises:
         NothingToResume: there is progress, and nothing to take it up from.
@@ -26,33 +31,38 @@ def resume(gate: Gate, framework: Framework, herald: Herald) -> Restored | None:
         UnknownFormat: a newer version of Spotrelay wrote it.
     """
     damaged: set[CheckpointId] = set()
-    while (checkpoint := choose(gate, frozenset(damaged))) is not None:
+    while (checkpoint := team.led(Checkpoint, lambda: choose(gate, frozenset(damaged)))) is not None:
         gate.pulse.set(at_once=True, phase=Phase.RESTORING)
+        restored, damage = None, ""
+        where: dict[str, str] = {}
         try:
-            fits = _checked(framework) if framework.ready else None
-            restored = fetch(checkpoint, gate.ports, framework, gate.identity.cache, gate.call, fits)
+            fits = _checked(framework, team) if framework.ready and team.size == 1 else None
+            restored = fetch(checkpoint, gate.ports, framework, gate.identity.cache, gate.call, fits, team.rank, wanted)
         except Damaged as error:
-            say(f"checkpoint {checkpoint.id} is damaged, the one before it is tried: {error}")
-            damaged.add(checkpoint.id)
+            damage = str(error)
             where = {"key": error.key, "version": error.version} if error.key else {}
-            about = {"generation": checkpoint.id.generation, "save": checkpoint.id.save, "problem": str(error)}
+        damage = team.any(damage)
+        if damage or restored is None:
+            say(f"checkpoint {checkpoint.id} is damaged, the one before it is tried: {damage}")
+            damaged.add(checkpoint.id)
+            about = {"generation": checkpoint.id.generation, "save": checkpoint.id.save, "problem": damage}
             herald.send("Checkpoint Damaged", {**about, **where})
             continue
         if framework.ready:
-            fit(restored, framework)
-        _tell(restored, gate, herald)
+            fit(restored, framework, team)
+        _tell(restored, gate, herald, team)
         return restored
     return None
 
 
-def fit(restored: Restored, framework: Framework) -> None:
+def fit(restored: Restored, framework: Framework, team: Team) -> None:
     """Put a checkpoint into what the script attached.
 
     Raises:
         InvalidInput: it does not fit; names every misfit. Nothing was changed.
     """
     commit = restored.checkpoint.commit
-    _checked(framework)(restored.state, commit)
+    _checked(framework, team)(restored.state, commit)
     framework.apply(restored.state)
     then, now = restored.manifest, versions(framework)
     if then.threads != framework.threads:
@@ -65,9 +75,9 @@ def fit(restored: Restored, framework: Framework) -> None:
         say(f"checkpoint {commit.id} was computed with {', '.join(changed)}: results may differ in their last bits")
 
 
-def _checked(framework: Framework) -> Fits:
+def _checked(framework: Framework, team: Team) -> Fits:
     def check(state: dict[str, Any], commit: Commit) -> None:
-        misfits = framework.misfits(state)
+        misfits = team.all(framework.misfits(state))
         if misfits:
             more = f" and {len(misfits) - 10} more" if len(misfits) > 10 else ""
             raise InvalidInput(
@@ -78,8 +88,14 @@ def _checked(framework: Framework) -> Fits:
     return check
 
 
-def _tell(restored: Restored, gate: Gate, herald: Herald) -> None:
+def _tell(restored: Restored, gate: Gate, herald: Herald, team: Team) -> None:
     commit = restored.checkpoint.commit
+    then = restored.manifest.world_size
+    if then != team.size:
+        say(
+            f"checkpoint {commit.id} was saved by {then} ranks, {team.size} go on: complete and correct, and not in "
+            "the same bits, since batches are dealt out anew"
+        )
     gate.pulse.set(at_once=True, step=commit.step, resumed_from=commit.step, resumed_checkpoint=str(commit.id))
     herald.report("restored")
     say(

@@ -69,7 +69,8 @@ class Retreat:
                 say(f"checkpoint {checkpoint.id} is damaged, the promoted one before it is tried: {error}")
                 damaged.add(checkpoint.id)
                 about = {"generation": checkpoint.id.generation, "save": checkpoint.id.save, "problem": str(error)}
-                self._herald.send("Checkpoint Damaged", about)
+                where = {"key": error.key, "version": error.version} if error.key else {}
+                self._herald.send("Checkpoint Damaged", {**about, **where})
 
     def _list(self) -> tuple[Checkpoint, ...]:
         return self._ports.store.checkpoints(self._identity.run_id, MANY)

@@ -111,8 +111,7 @@ class Run:
         Raises:
             InvalidInput: the new state is missing, or has another structure than the one attached.
         """
-        if os.getpid() != self._pid:
-            raise RuntimeError("run.step() was called in a forked process: only the one that attached may call it")
+        self._check_process()
         self._raise_leaving()
         self._framework.renew(state)
         if self._feed is None:
@@ -204,7 +203,12 @@ class Run:
                 "by break or return: its last state is not saved"
             )
 
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise RuntimeError("run.step() was called in a forked process: only the one that attached may call it")
+
     def _finish_step(self) -> None:
+        self._check_process()
         if self._open:
             raise RuntimeError(
                 f"run.step(loss) was not called for step {self.step_number}: call it once for every batch of "

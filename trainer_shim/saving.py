@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from spotrelay.core.checkpoint import (
     Commit,
@@ -36,8 +36,6 @@ from trainer_shim.wiring import Ports
 
 T = TypeVar("T")
 
-RANK = 0  # one process for now; names carry it so that more can come
-
 
 class Flight:
     """One save in the background. At most one exists at a time."""
@@ -51,6 +49,7 @@ class Flight:
         self.judgement = Judgement(Health.HEALTHY)  # once the arrays have been looked at
         self.whole_s = 0.0  # from the snapshot to the commit
         self.over = threading.Event()
+        self.rank = 0
         self._cancel = threading.Event()
         self._unheard = False  # whether a request had no clear answer
         self._ports = ports
@@ -114,23 +113,28 @@ class Flight:
                 if stored is None:
                     stored = self._store_shards(self.save)
                     durable_s = time.monotonic() - self.snapshot.taken_at
-                return self._persist_as(self.save, *stored, durable_s)
+                shards, broken = stored
+                self.judgement = joined(self.snapshot.known, broken)
+                return self._conclude(self.save, shards, self.snapshot.tree, durable_s)
             except AlreadyExists:
                 # A process of this very attempt was here before: its number stays its own.
                 if self._cancel.is_set():
                     raise
                 self.save += 1
 
-    def _persist_as(self, save: int, shards: tuple[Shard, ...], broken: tuple[str, ...], durable_s: float) -> Commit:
-        snapshot, identity = self.snapshot, self._identity
-        self.judgement = judgement = joined(snapshot.known, broken)
+    def _conclude(
+        self, save: int, shards: tuple[Shard, ...], tree: dict[str, Any], durable_s: float, world_size: int = 1
+    ) -> Commit:
+        """Manifest and commit, for shards that are all durable."""
+        snapshot, identity, judgement = self.snapshot, self._identity, self.judgement
         manifest = Manifest(
             identity.run_id,
             identity.generation,
             save,
             snapshot.step,
             shards,
-            snapshot.tree,
+            tree,
+            world_size,
             threads=snapshot.threads,
             health=judgement.health,
             why=judgement.reason,
@@ -183,9 +187,9 @@ class Flight:
         digest = self._try(lambda: cargo.carrier.digest(part))
         shard = self._base.shard(digest, size)
         if shard is None:
-            key = shard_key(self._identity.run_id, self._identity.generation, save, RANK, part, digest)
+            key = shard_key(self._identity.run_id, self._identity.generation, save, self.rank, part, digest)
             stored = self._create(key, lambda: cargo.carrier.put(part, key), digest)
-            shard = Shard(key, stored.version_id, size, stored.etag, digest, stored.checksum, RANK)
+            shard = Shard(key, stored.version_id, size, stored.etag, digest, stored.checksum, self.rank)
         broken = cargo.broken(part)
         cargo.done_with(part)
         return shard, broken

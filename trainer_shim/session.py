@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from spotrelay.core.cadence import LastSave
 from spotrelay.core.checkpoint import SaveReason
 from spotrelay.core.errors import Fenced, InvalidInput, SpotrelayError
+from spotrelay.core.lease import Lease
 from spotrelay.core.live import EXIT_DRAINED, EXIT_FENCED, Phase
+from trainer_shim.agreement import Agreement, Moment, Word
 from trainer_shim.checking import Check
 from trainer_shim.checkpointer import Checkpointer, Data
 from trainer_shim.entry import Ended, Gate, NothingToResume, take_lease
 from trainer_shim.environment import Identity
-from trainer_shim.framework import Framework
+from trainer_shim.framework import Framework, Replicas
 from trainer_shim.herald import Herald
 from trainer_shim.history import costs_of
-from trainer_shim.marker import Marker
+from trainer_shim.joint import Joint, newest_number
+from trainer_shim.marker import Marker, exit_status
 from trainer_shim.patience import Cancelled, persevere
 from trainer_shim.promoting import Promoter
 from trainer_shim.pulse import Pulse
+from trainer_shim.ranks import Alone, Parted, Ranks
 from trainer_shim.restoring import Restored
 from trainer_shim.resuming import fit, resume
 from trainer_shim.rolling_back import Retreat
 from trainer_shim.saving import Flight
 from trainer_shim.silence import Silence
 from trainer_shim.taking import PLAIN, Wishes
+from trainer_shim.team import Team
 from trainer_shim.understudy import Understudy
+from trainer_shim.views import everything
 from trainer_shim.vitals import Vitals
 from trainer_shim.voice import say
 from trainer_shim.watcher import Ending, Watcher
@@ -41,7 +48,12 @@ EXIT_REFUSED = 1  # nothing can be resumed, or what was found does not fit
 
 
 class Session:
-    """Decides after every step; saves, drains and stops. Knows no framework."""
+    """Decides after every step; saves, drains and stops. Knows no framework.
+
+
+    Where several ranks train together, each has one. Rank 0's holds the lease, beats and commits; whatever
+    changes the course of the training is agreed on first, so that all of them do it after the same step.
+    """
 
     def __init__(
         self,
@@ -50,6 +62,8 @@ class Session:
         framework: Framework,
         wishes: Wishes = PLAIN,
         check: Check | None = None,
+        ranks: Ranks | None = None,
+        replicas: Replicas | None = None,
     ) -> None:
         self.identity = identity
         self.restored: Restored | None = None
@@ -57,8 +71,11 @@ class Session:
         self._framework = framework
         self._wishes = wishes
         self._pulse = Pulse(ports.store, identity)
-        self._watcher = Watcher(identity, ports.publisher)
-        self._herald = Herald(ports.publisher, identity)
+        self._team = Team(ranks or Alone())
+        self._replicas = replicas  # where several ranks train together
+        self._agreement = Agreement(self._team.ranks)
+        self._watcher = Watcher(identity, ports.publisher, self._team.ranks.watches)
+        self._herald = Herald(ports.publisher, identity, self._team.leads)
         self._marker = Marker(identity.state)
         self._promoter = Promoter(ports.store, identity)
         self._retreat = Retreat(ports, identity, framework, self._watcher, self._herald)
@@ -72,6 +89,7 @@ class Session:
         self._unseen: tuple[int, Any, Any] | None = None  # newest step, its loss and norm, until they are looked at
         self._looked_at = 0.0  # monotonic
         self._saved_step: int | None = None  # of the newest checkpoint known to be committed
+        self._fence = ""  # how a commit was refused because another attempt is in place
         self._closed = False
 
     # the way in
@@ -87,6 +105,8 @@ class Session:
         """
         try:
             self._enter()
+        except Parted as error:
+            self._leave_alone(error)
         except BaseException:
             self._watcher.stop()
             self._pulse.stop()
@@ -97,24 +117,20 @@ class Session:
         gate = Gate(self._ports, self.identity, self._pulse, self._watcher)
         self._pulse.watch_trouble("start", lambda: gate.trouble)
         try:
-            self._marker.put()
+            lease = self._team.led(Lease, lambda: self._take_over(gate))
             run = gate.call(lambda: self._ports.store.read_run(self.identity.run_id))
             self._vitals = Vitals(run.spec.health, self._check)
-            if run.spec.health.rollback and not self._framework.rolls_back:
-                raise InvalidInput(
-                    "health.rollback is for training loops of your own: this framework's loop keeps counts that would "
-                    "not go back with the model. Leave it out of the spec; what is bad is never resumed from anyway"
-                )
-            beat = run.heartbeat(self.identity.generation)
-            self._pulse.start(beat.counter if beat is not None else 0)
-            lease = take_lease(gate)
-            self.restored = resume(gate, self._framework, self._herald)
+            if run.spec.health.rollback:
+                self._see_that_rollbacks_can_be_made()
+            wanted = everything if self._replicas is None else self._replicas.wanted
+            self.restored = resume(gate, self._framework, self._herald, self._team, wanted)
         except Fenced as error:
             self._leave(EXIT_FENCED, f"{error}. This process ends here; the run goes on elsewhere")
         except Ended as error:
             self._drain_unborn(str(error))
         except NothingToResume as error:
             self._leave(EXIT_REFUSED, str(error))
+        assert lease is not None
         self._saved_step = self.restored.manifest.step if self.restored is not None else None
         if self.restored is not None:
             self._vitals.recall(self.restored.manifest)
@@ -128,16 +144,52 @@ class Session:
             lease.save,
             self._vitals,
             self._wishes,
+            None if self._replicas is None else Joint(self._team.ranks, self._replicas),
         )
         if self.restored is not None:
             self._saver.memory.remember(self.restored.checkpoint.id, self.restored.manifest.shards)
         self._saver.code = run.spec.code_digest or run.spec.image
-        self._saver.survey(dict)
+        self._survey(self._saver)
         self._silence = Silence(self.identity.time_scale)
         self._pulse.watch_trouble("checkpoint", self._saver.trouble)
         self._pulse.watch_trouble("steps", self._silence.trouble)
         self._pulse.send_with(self._promoter.send)
         self._pulse.set(at_once=True, phase=Phase.TRAINING)
+
+    def _take_over(self, gate: Gate) -> Lease:
+        """Begin to beat, and take the lease; rank 0 does it for all."""
+        self._marker.put()
+        run = gate.call(lambda: self._ports.store.read_run(self.identity.run_id))
+        beat = run.heartbeat(self.identity.generation)
+        self._pulse.start(beat.counter if beat is not None else 0)
+        lease = take_lease(gate)
+        if self._team.size == 1:
+            return lease
+        return replace(lease, save=gate.call(lambda: newest_number(self._ports, lease)))
+
+    def _see_that_rollbacks_can_be_made(self) -> None:
+        if not self._framework.rolls_back:
+            raise InvalidInput(
+                "health.rollback is for training loops of your own: this framework's loop keeps counts that would "
+                "not go back with the model. Leave it out of the spec; what is bad is never resumed from anyway"
+            )
+        if self._team.size > 1:
+            raise InvalidInput(
+                "health.rollback is for one process: several ranks do not agree on going back yet. Leave it out of "
+                "the spec; what is bad is never resumed from anyway"
+            )
+
+    def _survey(self, saver: Checkpointer) -> None:
+        trouble = ""
+        try:
+            saver.survey(dict)
+        except InvalidInput as error:
+            if self._team.size == 1:
+                raise
+            trouble = str(error)
+        trouble = self._team.any(trouble)
+        if trouble:
+            raise InvalidInput(trouble)
 
     def fit(self) -> None:
         """Put what was restored into a framework that had nothing to put it into when the attempt began.
@@ -146,15 +198,16 @@ class Session:
             InvalidInput: it does not fit; names every misfit. Nothing was changed.
         """
         if self.restored is not None:
-            fit(self.restored, self._framework)
+            fit(self.restored, self._framework, self._team)
 
     # between two steps
 
     def begin_steps(self, total: int | None) -> None:
         """Say how many steps are asked for; leave at once if the machine is already being taken back."""
         self._pulse.set(phase=Phase.TRAINING, total=total or 0)
-        if self._watcher.ending is not None:
-            self._drain(self._watcher.ending, self._saved_step or 0, dict)
+        agreed = self._agree_now(Moment.BEGIN, self._saved_step or 0)
+        if agreed.ending is not None:
+            self._drain(agreed.ending, self._saved_step or 0, dict)
 
     def boundary(self, step: int, loss: Any, data: Data, settled: bool = True, norm: Any = None) -> None:
         """After a step: take note, and save, drain or stop where it is time to.
@@ -168,7 +221,7 @@ class Session:
             SystemExit: drained, or replaced by another attempt.
         """
         saver = self._active()
-        self._heard()
+        self._note_life()
         saver.stepped(settled)
         self._unseen = (step, loss, norm)
         self._look_at_loss(wait=time.monotonic() - self._looked_at > LOSS_S)
@@ -177,20 +230,28 @@ class Session:
             self._stepped = True
             self._herald.report("first-step")
             saver.warm(data)  # the optimizer has its arrays only now
-        if self._understudy is None:
+        if self._understudy is None and self._team.size == 1:  # several ranks leave together, after a step
             self._understudy = Understudy(self._watcher, saver, self._leave_early)
             self._understudy.start()
-        if self._understudy.has_left:
+        if self._understudy is not None and self._understudy.has_left:
             self._take_turn(step)
         self._collect()
-        if not settled:
+        self._act(step, data, settled)
+        self._say(step, settled)
+
+    def _act(self, step: int, data: Data, settled: bool) -> None:
+        """Do what follows from what all ranks knew after the step before: so all of them do it now."""
+        saver = self._active()
+        agreed = self._heard(step, settled)
+        if agreed is None or not settled:
             return
-        if self._watcher.ending is not None:
-            self._drain(self._watcher.ending, step, data)
+        if agreed.ending is not None:
+            self._drain(agreed.ending, step, data)
         if self._vitals.diverged and self._vitals.rules.rollback:
             self._roll_back(step, data)
-        reason = self._reason(saver)
-        if reason is not None and self._begin(step, reason, data):
+        if agreed.reason is not None and agreed.busy:
+            saver.give_up_if_stuck()
+        elif agreed.reason is not None and self._begin(step, agreed.reason, data):
             self._rebalance = False
 
     def finish(self, step: int, data: Data) -> None:
@@ -208,19 +269,21 @@ class Session:
 
     def _commit_last(self, step: int, data: Data) -> None:
         saver = self._active()
-        self._heard()
+        self._note_life()
         self._take_turn(step)
         rest_s = LOOK_S
-        while self._saved_step != step:
-            if saver.flight is None:
+        while True:
+            agreed = self._agree_now(Moment.FINISH, step)
+            if self._saved_step == step and not agreed.busy:
+                break
+            if agreed.ending is not None and time.monotonic() >= agreed.ending:
+                self._drain(agreed.ending, step, data)
+            if not agreed.busy:
                 self._begin(step, SaveReason.FINAL, data, in_place=True)
-            elif saver.flight.snapshot.step != step and saver.flight.trouble:
-                saver.flight.cancel()
+            elif saver.flight is not None and saver.flight.snapshot.step != step:
+                saver.give_up_if_stuck()
             self._wait_for(saver.flight, 1.0)
             flight = self._collect()
-            ending = self._watcher.ending
-            if ending is not None and self._saved_step != step and time.monotonic() >= ending.deadline:
-                self._drain(ending, step, data)
             if saver.flight is None and (flight is None or flight.commit is None):
                 time.sleep(rest_s)  # it failed for good, or none could be begun: not again at once
                 rest_s = min(2 * rest_s, REST_MOST_S)
@@ -243,6 +306,51 @@ class Session:
             self._saver.close()
         self._watcher.stop()
         self._pulse.stop()
+
+    def _heard(self, step: int, settled: bool) -> Word | None:
+        """What all ranks knew after the step before this one; for a process by itself, what it knows now."""
+        try:
+            agreed = self._agreement.hear(lambda: self._word(Moment.STEP, step, settled))
+        except Parted as error:
+            self._leave_alone(error)
+        self._heed(agreed)
+        return agreed
+
+    def _say(self, step: int, settled: bool) -> None:
+        try:
+            self._agreement.say(lambda: self._word(Moment.STEP, step, settled))
+        except Parted as error:
+            self._leave_alone(error)
+
+    def _agree_now(self, moment: Moment, step: int) -> Word:
+        """What all ranks know now; waits for the slowest."""
+        try:
+            agreed = self._agreement.now(self._word(moment, step, True))
+        except Parted as error:
+            self._leave_alone(error)
+        self._heed(agreed)
+        return agreed
+
+    def _word(self, moment: Moment, step: int, settled: bool) -> Word:
+        saver, ending = self._saver, self._watcher.ending
+        return Word(
+            moment,
+            step,
+            settled,
+            None if ending is None else ending.deadline,
+            self._reason(saver) if saver is not None and self._team.leads and moment is Moment.STEP else None,
+            saver is not None and saver.flight is not None,
+            bool(self._fence),
+        )
+
+    def _heed(self, agreed: Word | None) -> None:
+        if agreed is not None and agreed.fenced:
+            kept = "nothing" if self._saved_step is None else f"everything up to step {self._saved_step}"
+            self._leave(
+                EXIT_FENCED,
+                f"{self._fence}. Of what this process knows, {kept} is committed. It ends here; "
+                "the run goes on elsewhere",
+            )
 
     def _begin(self, step: int, reason: SaveReason, data: Data, in_place: bool = False) -> bool:
         saver = self._active()
@@ -295,25 +403,22 @@ class Session:
     def _reason(self, saver: Checkpointer) -> SaveReason | None:
         if self._watcher.take_rebalance() and not saver.fresh():
             self._rebalance = True
-        return SaveReason.REBALANCE if self._rebalance else saver.due()
+        if self._rebalance:
+            return SaveReason.REBALANCE
+        return saver.due(ahead=0 if self._team.size == 1 else 1)  # several ranks act one step later
 
     def _collect(self) -> Flight | None:
         flight = self._active().collect()
         if flight is not None and flight.commit is not None:
             self._saved_step = flight.commit.step
             proven = self._vitals.committed(flight.commit)
-            if proven is not None:
+            if proven is not None and self._team.leads:
                 self._promoter.want(proven)
         if flight is not None and flight.fenced:
-            kept = "nothing" if self._saved_step is None else f"everything up to step {self._saved_step}"
-            self._leave(
-                EXIT_FENCED,
-                f"{flight.failure}. Of what this process knows, {kept} is committed. It ends here; "
-                "the run goes on elsewhere",
-            )
+            self._fence = str(flight.failure)
         return flight
 
-    def _heard(self) -> None:
+    def _note_life(self) -> None:
         if self._silence is not None:
             self._silence.heard()
 
@@ -323,16 +428,23 @@ class Session:
 
     # the way out
 
-    def _drain(self, ending: Ending, step: int, data: Data) -> NoReturn:
+    def _drain(self, ending: float, step: int, data: Data) -> NoReturn:
+        try:
+            self._drain_together(ending, step, data)
+        except Parted as error:
+            self._leave_alone(error)
+
+    def _drain_together(self, deadline: float, step: int, data: Data) -> NoReturn:
         self._take_turn(step)
-        say(f"{ending.why}: draining after step {step}")
+        mine = self._watcher.ending
+        say(f"{self._team.any('' if mine is None else mine.why)}: draining after step {step}")
         self._pulse.set(at_once=True, phase=Phase.DRAINING)
         try:
-            self._last_words(ending, step, data)
+            self._last_words(deadline, step, data)
         except BaseException:
             self._give_up_flight()
             raise
-        self._release(ending)
+        self._release(deadline)
         self._tell_drained(step)
         self._leave(EXIT_DRAINED, "")
 
@@ -361,31 +473,35 @@ class Session:
         flight = self._active().flight
         if flight is not None:
             flight.cancel()  # over by now, or too late
-        self._release(ending)
+        self._release(ending.deadline)
 
     def _rest(self) -> None:
         if self._understudy is not None:
             self._understudy.stop()
 
-    def _last_words(self, ending: Ending, step: int, data: Data) -> None:
+    def _last_words(self, deadline: float, step: int, data: Data) -> None:
         saver = self._active()
-        choice = saver.last_save(ending.deadline - time.monotonic())
+        best = saver.last_save(deadline - time.monotonic())
+        choice = LastSave(self._team.first(best.value))
+        busy = saver.flight is not None
         if choice in (LastSave.FINISH, LastSave.FINISH_THEN_NEW):
-            self._finish_flight(ending.deadline)
-        if choice is LastSave.NEW and saver.flight is not None:
-            saver.flight.cancel()
-            self._finish_flight(ending.deadline)
-        if choice in (LastSave.NEW, LastSave.FINISH_THEN_NEW) and self._begin(
-            step, SaveReason.NOTICE, data, in_place=True
-        ):
-            self._finish_flight(ending.deadline)
+            busy = self._finish_flight(deadline, step)
+        if choice is LastSave.NEW:
+            if saver.flight is not None:
+                saver.flight.cancel()
+            busy = self._finish_flight(deadline, step)
+        if choice in (LastSave.NEW, LastSave.FINISH_THEN_NEW) and not busy:
+            self._begin(step, SaveReason.NOTICE, data, in_place=True)
+            self._finish_flight(deadline, step)
 
-    def _finish_flight(self, deadline: float) -> None:
+    def _finish_flight(self, deadline: float, step: int) -> bool:
+        """Wait for the save under way; whether it is still under way, on any rank."""
         flight = self._active().flight
         self._wait_for(flight, deadline - time.monotonic())
         if flight is not None:
             flight.cancel()
         self._collect()
+        return self._agree_now(Moment.LEAVE, step).busy
 
     def _wait_for(self, flight: Flight | None, seconds: float) -> None:
         # In slices: a signal handler runs between them, not in the middle of one long wait.
@@ -393,8 +509,10 @@ class Session:
         while flight is not None and not flight.over.is_set() and (left := until - time.monotonic()) > 0:
             flight.over.wait(min(LOOK_S, left))
 
-    def _release(self, ending: Ending) -> None:
-        left_s = max(ending.deadline - time.monotonic(), GOODBYE_S)
+    def _release(self, deadline: float) -> None:
+        if not self._team.leads:
+            return
+        left_s = max(deadline - time.monotonic(), GOODBYE_S)
         try:
             persevere(self._give_back, _Until(left_s), self.identity.time_scale, left_s)
         except (SpotrelayError, Cancelled) as error:
@@ -408,7 +526,7 @@ class Session:
 
     def _drain_unborn(self, why: str) -> NoReturn:
         say(f"{why}: this attempt ends before its first step")
-        self._release(Ending(time.monotonic(), why))
+        self._release(time.monotonic())
         self._leave(EXIT_DRAINED, "")
 
     def _leave(self, code: int, message: str) -> NoReturn:
@@ -422,7 +540,17 @@ class Session:
         self._pulse.stop()
         self._herald.flush(2.0)
         self._watcher.stop()
-        raise SystemExit(code)
+        written = self._marker.leave_word(self.identity.generation, code) if self._team.leads else False
+        raise SystemExit(exit_status(code, self._team.part(written), self._team.size))
+
+    def _leave_alone(self, error: Parted) -> NoReturn:
+        """Nothing can be agreed on any more: end, so that the ranks are started again together."""
+        kept = "nothing" if self._saved_step is None else f"everything up to step {self._saved_step}"
+        say(f"{error}. {kept} is committed; this process ends, so that all can be started again", everywhere=True)
+        self._closed = True
+        self._watcher.stop()
+        self._pulse.stop()
+        raise SystemExit(EXIT_REFUSED)
 
 
 class _Until:

@@ -14,12 +14,14 @@ from math import prod
 from typing import Any
 
 from spotrelay.core.codec import strict_json
+from spotrelay.core.errors import Damaged
 from trainer_shim.tree import BYTES, Leaf
 
 LIMIT = 64 * 2**20  # bytes of arrays in one shard, at most
 LEAST = 8 * 2**20  # bytes of arrays in one shard, where there is enough to fill it: a request costs time too
 SPREAD = 16  # shards that a state is spread over where it can be: one connection carries so much and no more
 APART = 64  # a state below LIMIT / APART is not worth shards of its own for each group
+LONGEST_HEADER = 100 * 2**20  # bytes; as the format's own reader has it
 MOST_DIMENSIONS = 64
 
 CODES = {
@@ -128,6 +130,7 @@ def _laid_out(leaves: Sequence[Leaf], groups: list[list[tuple[int, int, int, str
         leaf.name: {
             "dtype": leaf.dtype,
             "shape": list(leaf.shape),
+            "size": leaf.size,
             "at": [[shard, entry, start] for start, shard, entry in sorted(places[index])],
         }
         for index, leaf in enumerate(leaves)
@@ -205,3 +208,20 @@ def _contents(table: Any, size: int) -> dict[str, tuple[int, int]]:
     if expected != size:
         raise ValueError("bytes are left over")
     return entries
+
+
+def read(body: memoryview, name: str) -> dict[str, memoryview]:
+    """The pieces of a whole shard by entry, as views of its bytes.
+
+    Raises:
+        Damaged: its header does not describe exactly these bytes; names the shard.
+    """
+    length = int.from_bytes(body[:8], "little")
+    if len(body) < 8 or length > min(LONGEST_HEADER, len(body) - 8):
+        raise Damaged(f"shard {name} is damaged: the header's length is impossible")
+    data = body[8 + length :]
+    try:
+        found = contents(bytes(body[8 : 8 + length]), len(data))
+    except ValueError as error:
+        raise Damaged(f"shard {name} is damaged: {error}") from error
+    return {entry: data[begin:end] for entry, (begin, end) in found.items()}

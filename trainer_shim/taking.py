@@ -16,6 +16,7 @@ from typing import Any
 from spotrelay.core.ports import ObjectStore
 from trainer_shim import shards
 from trainer_shim.framework import Framework
+from trainer_shim.joint import Joint
 from trainer_shim.shards import Plan, ShardPlan
 from trainer_shim.snapshot import Cargo, Torn
 from trainer_shim.staging import Places, StagingBuffer, room_for
@@ -54,7 +55,9 @@ class SnapshotTaker:
         uploader: UploadProcess | None,
         wishes: Wishes,
         patience_s: float,
+        joint: Joint | None = None,
     ) -> None:
+        self._joint = joint  # None: this process saves by itself
         self.staging = StagingBuffer(framework.pin)
         self._framework = framework
         self._objects = objects
@@ -88,7 +91,8 @@ class SnapshotTaker:
         shot = self._in_place(leaves, plan) if in_place else None
         cargo, copy = shot or self._copied(leaves, plan)
         self._newest = cargo
-        return Shot({"arrays": plan.arrays, "state": tree}, cargo, copy)
+        told = {"arrays": plan.arrays, "state": tree} if self._joint is None else self._joint.tree(tree, leaves)
+        return Shot(told, cargo, copy)
 
     def settle(self) -> None:
         """Return once nothing is copied any more: the training is about to change its arrays."""
@@ -103,9 +107,13 @@ class SnapshotTaker:
     def _planned(self, leaves: list[Leaf]) -> Plan:
         shape = tuple((leaf.name, leaf.dtype, leaf.shape, leaf.group) for leaf in leaves)
         if self._layout is None or self._layout[0] != shape:
-            limit = shards.limit_for(sum(leaf.size for leaf in leaves), self._wishes.staging_bytes)
-            self._layout = (shape, shards.plan(leaves, limit))
+            self._layout = (shape, self._plan(leaves, self._wishes.staging_bytes))
         return self._layout[1]
+
+    def _plan(self, leaves: list[Leaf], most: int | None) -> Plan:
+        if self._joint is not None:
+            return self._joint.plan(leaves, most)
+        return shards.plan(leaves, shards.limit_for(sum(leaf.size for leaf in leaves), most))
 
     def _in_place(
         self, leaves: Sequence[Leaf], plan: Plan

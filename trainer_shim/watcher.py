@@ -22,6 +22,8 @@ from trainer_shim.voice import say
 
 TERM_SHARE = 0.25  # of a notice's lead: how long after SIGTERM a machine still lets us work
 
+TORCHRUN_LEAVES = timedelta(seconds=20)  # of the 30 s after which it kills, enough to say good-bye in the rest
+
 
 @dataclass(frozen=True)
 class Ending:
@@ -34,12 +36,12 @@ class Ending:
 class Watcher:
     """Latches the first word of an ending, and of a rebalance recommendation."""
 
-    def __init__(self, identity: Identity, publisher: Publisher) -> None:
+    def __init__(self, identity: Identity, publisher: Publisher, asks: bool = True) -> None:
         self._identity = identity
         self._publisher = publisher
         self._lead = identity.timings.notice
         self._every_s = identity.timings.poll.total_seconds()
-        self._metadata = Metadata(identity.metadata) if identity.metadata else None
+        self._metadata = Metadata(identity.metadata) if identity.metadata and asks else None
         self._noticed = False
         self._ending: Ending | None = None
         self._rebalance = ""  # when the newest recommendation was made
@@ -105,7 +107,9 @@ class Watcher:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
             return
-        self.end(self._lead * TERM_SHARE, "the machine is shutting down (SIGTERM)")
+        launched = "TORCHELASTIC_RUN_ID" in os.environ
+        left = min(self._lead * TERM_SHARE, TORCHRUN_LEAVES) if launched else self._lead * TERM_SHARE
+        self.end(left, "the machine is shutting down (SIGTERM)")
 
     def _run(self) -> None:
         misses = 0

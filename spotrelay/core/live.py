@@ -52,3 +52,5 @@ class ExitReport:
 EXIT_DONE = 0
 EXIT_DRAINED = 75  # the program drained before an interruption; the machine idles until EC2 takes it
 EXIT_FENCED = 76  # the attempt has been replaced; the machine may go
+
+LEFT = "left"  # file in the agent's state folder: generation and status of a program that a launcher hides

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from spotrelay.core.errors import SpotrelayError, UnknownRun
-from spotrelay.core.live import EXIT_DRAINED, ExitReport, Phase
+from spotrelay.core.live import EXIT_DRAINED, LEFT, ExitReport, Phase
 from spotrelay.core.run import Run
 from spotrelay.instance.admission import why_not
 from spotrelay.instance.heartbeats import Beater
@@ -122,10 +122,22 @@ class Agent:
         self._logbook.say(f"starting {prepared.command[0]!r} with {len(prepared.command) - 1} arguments")
         code = self._programs.run(prepared.command, prepared.environment, prepared.folder)
         self._logbook.say(f"the program ended with status {code}")
+        code = self._as_told(code)
         if self._programs.stop_asked.is_set() and code in (-signal.SIGTERM, 128 + signal.SIGTERM):
             self._logbook.say("it was ended together with the machine, which is no failure of its own")
             return None
         return self._ended("program", code)
+
+    def _as_told(self, code: int) -> int:
+        """The attempt's own status, where the shim has left word: torchrun and shells turn it into theirs."""
+        try:
+            generation, status = map(int, (self._me.state / LEFT).read_text().split())
+        except (OSError, ValueError):
+            return code
+        if generation != self._me.generation or status == code:
+            return code
+        self._logbook.say(f"the shim in it had ended with status {status}, which counts")
+        return status
 
     def _ended(self, stage: str, code: int) -> ExitReport:
         return ExitReport(self._me.run_id, self._me.generation, code, stage, self._logbook.tail())

@@ -328,3 +328,32 @@ def test_a_request_to_end_during_the_setup_starts_no_program(
     agent.join(20)
     assert not ran.exists()
     assert bench.store.load(RUN).reports == ()
+
+
+def leaving(status: int, generation: int = 1) -> str:
+    """A program like torchrun's: whatever its processes meant to say, it ends with 1."""
+    write = f"(pathlib.Path(os.environ['SPOTRELAY_STATE']) / 'left').write_text('{generation} {status}')"
+    return f"import os, pathlib; {write}; raise SystemExit(1)"
+
+
+def test_the_shims_own_word_counts_more_than_the_status_of_its_launcher(
+    bench: Bench, halts: Path, in_background: Callable[[Bench], threading.Thread]
+) -> None:
+    bench.time_scale = 0.05
+    bench.submit(a_run(python(leaving(EXIT_DRAINED))))
+    agent = in_background(bench)
+    eventually(lambda: "waiting for EC2" in bench.log(), "the agent idled")
+
+    assert the_report(bench).code == EXIT_DRAINED
+    assert "ended with status 75, which counts" in bench.log()
+
+    bench.programs.stop()
+    agent.join(20)
+
+
+def test_the_word_of_another_attempt_counts_for_nothing(bench: Bench) -> None:
+    bench.submit(a_run(python(leaving(EXIT_DRAINED, generation=7))))
+
+    bench.agent().run()
+
+    assert the_report(bench).code == 1

@@ -39,7 +39,7 @@ class Nursery:
     """The process that forks training processes."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.shim.nursery"],
             stdin=subprocess.PIPE,
@@ -49,15 +49,22 @@ class Nursery:
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
 
-    def run(self, environment: dict[str, str], arguments: dict[str, Any], fault: dict[str, Any] | None = None) -> Ended:
-        """One process from its start to its end."""
+    def run(
+        self,
+        environment: dict[str, str],
+        arguments: dict[str, Any],
+        fault: dict[str, Any] | None = None,
+        ranks: int = 0,
+    ) -> Ended:
+        """One process from its start to its end; or so many ranks, and a fault for each that has one, by its number."""
         name = secrets.token_hex(4)
-        out = self._folder / f"{name}.json"
+        out = self.folder / f"{name}.json"
         request = {
             "environment": environment,
             "arguments": {**arguments, "out": str(out)},
             "fault": fault,
-            "errors": str(self._folder / f"{name}.log"),
+            "ranks": ranks,
+            "errors": str(self.folder / f"{name}.log"),
         }
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(json.dumps(request) + "\n")
@@ -103,6 +110,16 @@ class Cluster:
         """One attempt on its machine, until it ends or is killed."""
         return self.nursery.run(self.environment(generation), {"total": self.total, **arguments}, fault)
 
+    def together(self, generation: int, ranks: int, faults: dict[int, Any] | None = None, **arguments: Any) -> Ended:
+        """One attempt of several ranks on its machine, until it ends or is killed."""
+        by_name = {str(rank): fault for rank, fault in (faults or {}).items()}
+        environment = {**self.environment(generation), "SPOTRELAY_STATE": str(self.state(generation))}
+        return self.nursery.run(environment, {"total": self.total, **arguments}, by_name, ranks)
+
+    def state(self, generation: int) -> Path:
+        """Where this attempt's agent looks for word of it."""
+        return self.nursery.folder / self.run_id / f"{generation}"
+
     def environment(self, generation: int) -> dict[str, str]:
         """What the agent would give to the program."""
         metadata = (
@@ -125,9 +142,9 @@ class Cluster:
             **metadata,
         }
 
-    def uninterrupted(self) -> dict[str, Any]:
+    def uninterrupted(self, ranks: int = 0, **arguments: Any) -> dict[str, Any]:
         """What the same program leaves behind outside Spotrelay."""
-        ended = self.nursery.run({}, {"total": self.total})
+        ended = self.nursery.run({}, {"total": self.total, **arguments}, None, ranks)
         assert ended.outcome is not None, ended.said
         return ended.outcome
 

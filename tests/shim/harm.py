@@ -17,8 +17,10 @@ from trainer_shim import wiring
 from trainer_shim.entry import Gate
 from trainer_shim.environment import read_identity
 from trainer_shim.frameworks.torch import TorchFramework
+from trainer_shim.ranks import Alone
 from trainer_shim.restoring import Restored
 from trainer_shim.resuming import resume
+from trainer_shim.team import Team
 
 Place = tuple[str, str]  # key and version
 
@@ -100,7 +102,7 @@ class Scene:
     def resume(self, framework: TorchFramework) -> Restored | None:
         """As an attempt does before its first step."""
         herald: Any = SimpleNamespace(send=lambda kind, detail: self.told.append(detail), report=lambda what: None)
-        return resume(self.gate, framework, herald)
+        return resume(self.gate, framework, herald, Team(Alone()))
 
     @staticmethod
     def _manifest(world: World, checkpoint: Checkpoint) -> Manifest:

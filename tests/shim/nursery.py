@@ -14,11 +14,15 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from spotrelay.core.errors import Missing
 from trainer_shim import shards, wiring
 
 SHARD_BYTES = 5500  # so that the small model of the tests needs several shards
@@ -40,6 +44,11 @@ class Deadly:
     def _call(self, target: Any, *args: Any, **named: Any) -> Any:
         asked = repr([each for each in args if not isinstance(each, (bytes, memoryview))])
         here = re.search(self._fault["about"], asked) is not None
+        if here and self._fault["moment"] == "held":
+            while not Path(self._fault["until"]).exists():
+                time.sleep(0.01)
+        if here and self._fault["moment"] == "refused":
+            raise Missing(f"{self._fault['call']} was refused by this test")
         if here and self._fault["moment"] == "before":
             os.kill(os.getpid(), signal.SIGKILL)
         answer = target(*args, **named)
@@ -48,8 +57,38 @@ class Deadly:
         return answer
 
 
-def _child(request: dict[str, Any]) -> None:
+def _ranks(request: dict[str, Any]) -> int:
+    """As many children as there are ranks, as torchrun starts them; the status of the first that failed."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     os.setsid()
+    size = request["ranks"]
+    alive: dict[int, int] = {}
+    for rank in range(size):
+        about = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_PORT": port}
+        texts = {name: str(value) for name, value in about.items()}
+        environment = {**request["environment"], **texts, "MASTER_ADDR": "127.0.0.1"}
+        pid = os.fork()
+        if pid == 0:
+            fault = (request.get("fault") or {}).get(str(rank))
+            _forked(lambda given={**request, "environment": environment, "fault": fault}: _child(given))
+        alive[pid] = rank
+    worst = 0
+    while alive:
+        pid, status = os.wait()
+        code = os.waitstatus_to_exitcode(status)
+        print(f"rank {alive.pop(pid)} ended with {code}", file=sys.stderr, flush=True)
+        worst = worst or code
+        if code != 0 and request["arguments"].get("torchrun", True):
+            for other in alive:  # as torchrun does it to those that are left
+                os.kill(other, signal.SIGTERM)
+    return worst if worst >= 0 else 128 - worst
+
+
+def _child(request: dict[str, Any]) -> None:
+    if "RANK" not in request["environment"]:
+        os.setsid()
     for name in [name for name in os.environ if name.startswith("SPOTRELAY_")]:
         del os.environ[name]
     os.environ.update(request["environment"])
@@ -67,31 +106,39 @@ def _child(request: dict[str, Any]) -> None:
 
     wiring.connect = deadly
     shards.LIMIT = SHARD_BYTES
+    if "RANK" in request["environment"]:
+        from tests.shim import team_script
+
+        team_script.main(request["arguments"])
+        return
     from tests.shim import script
 
     script.main(request["arguments"])
+
+
+def _forked(work: Callable[[], int | None]) -> NoReturn:
+    code = 70
+    try:
+        code = work() or 0
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else 1
+    except BaseException:  # noqa: BLE001 - a forked child must end here, whatever happens
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _serve(request: dict[str, Any]) -> dict[str, Any]:
     errors = Path(request["errors"])
     pid = os.fork()
     if pid == 0:
-        code = 70
-        try:
-            descriptor = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(descriptor, 2)
-            os.dup2(descriptor, 1)
-            _child(request)
-            code = 0
-        except SystemExit as leaving:
-            code = leaving.code if isinstance(leaving.code, int) else 1
-        except BaseException:  # noqa: BLE001 - a forked child must end here, whatever happens
-            import traceback
-
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
+        descriptor = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(descriptor, 2)
+        os.dup2(descriptor, 1)
+        _forked(lambda: _ranks(request) if request.get("ranks") else _child(request))
     _, status = os.waitpid(pid, 0)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)  # its workers
@@ -111,8 +158,11 @@ def _read_service_models() -> None:
 def main() -> None:
     """Serve until the input ends."""
     import torch
+    import torch.distributed
+    import torch.nn.parallel
 
-    import tests.shim.script  # noqa: F401
+    import tests.shim.script
+    import tests.shim.team_script  # noqa: F401
     import trainer_shim.frameworks.torch
     import trainer_shim.session  # noqa: F401
 

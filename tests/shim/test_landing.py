@@ -23,7 +23,8 @@ from tests.shim.training import build, digest
 from tests.shim.world import World
 from trainer_shim import landing as landing_module
 from trainer_shim.fetching import CHUNK, SMALL, fetch_shard
-from trainer_shim.inventory import Span, inventory, width
+from trainer_shim.inventory import Inventory, Span, width
+from trainer_shim.inventory import inventory as inventory_of
 from trainer_shim.landing import InMemory, Spilled, landing
 from trainer_shim.shards import LIMIT, plan
 from trainer_shim.tree import Leaf
@@ -38,6 +39,10 @@ def table(**sizes: int) -> dict[str, Any]:
 def manifest(arrays: dict[str, Any], *sizes: int) -> Manifest:
     shards = tuple(Shard(f"s{n}", f"v{n}", size, "e", "d", "c") for n, size in enumerate(sizes))
     return Manifest("run-1", 1, 1, 1, shards, {"arrays": arrays, "state": {}})
+
+
+def inventory(written: Manifest) -> Inventory:
+    return inventory_of(written.tree["arrays"], written.shards)
 
 
 def is_copied(name: str) -> bool:

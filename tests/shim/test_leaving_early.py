@@ -281,3 +281,27 @@ def test_a_script_that_keeps_its_loop_to_the_end_is_saved_or_ends_with_the_true_
     )
 
     assert (answer.returncode, answer.stdout) == (status, committed), answer.stderr
+
+
+def test_a_forked_process_neither_saves_nor_ends_the_run(world: World) -> None:
+    world.submit()
+    parts = build()
+    run = world.attach(1, **parts.attached())
+    steps = run.steps(total=4)
+    next(steps)
+    run.step(0.5)
+    child = os.fork()
+    if child == 0:
+        try:
+            next(steps)
+        except RuntimeError:
+            run.close()
+            os._exit(33)
+        os._exit(0)
+
+    _, status = os.waitpid(child, 0)
+    for _ in steps:
+        run.step(0.5)
+
+    assert os.waitstatus_to_exitcode(status) == 33
+    assert world.checkpoints[0].commit.step == 4

@@ -16,10 +16,20 @@ def saves_itself(loader: Any) -> bool:
     return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
 
 
+def dealt_otherwise(was: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether a loader of this form gives other samples to a rank than one of that form did."""
+    return any(was.get(name) != now.get(name) for name in ("replicas", "ranks"))
+
+
+def _for_one(loader: Any) -> dict[str, int]:
+    return {}
+
+
 class LoaderFeed:
     """Any iterable: resumed by reading it again, or by handing its iterator the state that it gave out."""
 
     kind = "replayed"
+    dealing = staticmethod(_for_one)  # to how many ranks a loader's samples are dealt out
     generators = randomness.OwnGenerators
     process_state = staticmethod(randomness.process_state)
     set_process_state = staticmethod(randomness.set_process_state)
@@ -31,12 +41,16 @@ class LoaderFeed:
         self.endless = endless
         self.epoch = 0
         self.consumed = 0
+        self.done = 0  # samples of this epoch that all ranks had finished when it was dealt out anew
         self.own = self.generators(loader)
         self.start: dict[str, Any] = {}
+        self.first = _told_epoch(loader)  # the sampler's own number for our epoch 0: the script may have set it
         self._batches: Any = None
         if position is not None:
             self._compare(position)
             self.epoch, self.consumed = position["epoch"], position["consumed"]
+            self.first = position.get("first", self.first)
+            self.done = position.get("done", 0)
             self.resume(position)
             self.own.set_state(position["own"])
         settled()
@@ -48,7 +62,7 @@ class LoaderFeed:
         try:
             batch = next(self._batches)
         except StopIteration:
-            if not self.endless or self.consumed == 0:
+            if not self.endless or self.consumed + self.done == 0:
                 raise
             self.end_epoch()
             return self.next()
@@ -58,7 +72,7 @@ class LoaderFeed:
     def end_epoch(self) -> None:
         """Give up what is left of the epoch; the next batch begins another one."""
         self.epoch += 1
-        self.consumed = 0
+        self.consumed = self.done = 0
         self._batches = None
 
     def position(self) -> dict[str, Any]:
@@ -68,6 +82,8 @@ class LoaderFeed:
             "form": self.form(),
             "epoch": self.epoch,
             "consumed": self.consumed,
+            "first": self.first,
+            "done": self.done,
             "start": self.start,
             "own": self.own.state(),
             "iterator": self._batches.get_state() if _has_state(self._batches) else None,
@@ -77,6 +93,7 @@ class LoaderFeed:
         """What decides the batches, as far as it can be asked for."""
         names = ("batch_size", "num_workers", "drop_last")
         found = {name: getattr(self.loader, name) for name in names if hasattr(self.loader, name)}
+        found |= self.dealing(self.loader)
         with contextlib.suppress(TypeError):  # a loader without a length
             found["batches"] = len(self.loader)
         return found
@@ -88,6 +105,8 @@ class LoaderFeed:
                 "give run.steps() the loader that the run began with"
             )
         was, now = position["form"], self.form()
+        if dealt_otherwise(was, now):  # told of where the checkpoint is chosen
+            return
         changed = ", ".join(f"{name} {was[name]} → {now.get(name)}" for name in was if was[name] != now.get(name))
         if changed:
             say(f"the loader is another one than at the checkpoint ({changed}): batches will differ from here on")
@@ -106,6 +125,9 @@ class LoaderFeed:
         """Go to a position in the middle of an epoch."""
         if not position["start"]:
             return
+        if dealt_otherwise(position["form"], self.form()):
+            self.begin_anew()
+            return
         self._tell_epoch()
         self.start = position["start"]
         self.set_randomness(self.start)
@@ -115,6 +137,11 @@ class LoaderFeed:
             return
         for _ in range(self.consumed):
             next(batches, None)
+
+    def begin_anew(self) -> None:
+        """Begin an epoch that cannot be taken up from its beginning."""
+        self.consumed, self.done, self.start = 0, 0, {}
+        say("this loader cannot take up an epoch that another number of ranks began: the epoch begins anew")
 
     def unwrapped(self, batch: Any) -> Any:
         """The user's own batch."""
@@ -130,11 +157,21 @@ class LoaderFeed:
         self.own.set_state(state["own"])
 
     def _tell_epoch(self) -> None:
-        batch_sampler = getattr(self.loader, "batch_sampler", None)
-        for each in (getattr(self.loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None)):
+        for each in _samplers(self.loader):
             tell = getattr(each, "set_epoch", None)
             if tell is not None:
-                tell(self.epoch)
+                tell((self.first or 0) + self.epoch)
+
+
+def _samplers(loader: Any) -> list[Any]:
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    return [getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None)]
+
+
+def _told_epoch(loader: Any) -> int | None:
+    """The epoch that a sampler was set to before the loop; None where none says."""
+    found = [each.epoch for each in _samplers(loader) if hasattr(each, "set_epoch") and hasattr(each, "epoch")]
+    return found[0] if found and isinstance(found[0], int) else None
 
 
 class StatefulFeed(LoaderFeed):
@@ -148,6 +185,9 @@ class StatefulFeed(LoaderFeed):
 
     def resume(self, position: dict[str, Any]) -> None:
         """Hand the loader its own state."""
+        if dealt_otherwise(position["form"], self.form()):
+            self.begin_anew()
+            return
         self._tell_epoch()
         self.start = position["start"]
         if self.start:  # a loader may draw its order anew, and be told only how far in it to go

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from spotrelay.core.errors import InvalidInput
 from spotrelay.core.ports import Body
-from trainer_shim.frameworks import feeding, torch_data, torch_random, torch_staging
+from trainer_shim.frameworks import feeding, torch_data, torch_random, torch_ranks, torch_staging
 from trainer_shim.frameworks.extra import Extra
 from trainer_shim.frameworks.torch_fitting import (
     COMPILED,
@@ -23,7 +24,10 @@ from trainer_shim.frameworks.torch_fitting import (
     plain_names,
 )
 from trainer_shim.frameworks.torch_kinds import described, dtype_of, stand_in
+from trainer_shim.frameworks.torch_replicas import Replicas
+from trainer_shim.frameworks.torch_sharded import is_sharded
 from trainer_shim.frameworks.torch_sparse import composed
+from trainer_shim.ranks import Ranks
 from trainer_shim.shards import Plan
 from trainer_shim.staging import Pin
 from trainer_shim.tree import BYTES, Array, Composite, Leaf
@@ -40,12 +44,14 @@ class TorchFramework:
     rolls_back = True
 
     def __init__(self, model: Any, optimizer: Any, scheduler: Any, scaler: Any, extra: Any) -> None:
-        self.models = _named("model", model)
         self.others = {
             **_named("optimizer", optimizer),
             **_named("scheduler", scheduler),
             **_named("scaler", scaler),
         }
+        self.replicas = Replicas(_named("model", model), self.others)
+        self.models = self.replicas.bare
+        self.sharded = self.replicas.sharded
         self.extra = Extra(extra)
         self._stager = torch_staging.Stager()
         self._guarded: set[int] = set()
@@ -57,6 +63,10 @@ class TorchFramework:
         """See `trainer_shim.framework.Framework.renew`."""
         if state is not None:
             raise InvalidInput("run.step(state=...) is for attach(state=...): torch modules change in place")
+
+    def ranks(self) -> Ranks:
+        """The processes that train this model together; each of them has to ask."""
+        return torch_ranks.ranks()
 
     @property
     def versions(self) -> dict[str, str]:
@@ -73,17 +83,24 @@ class TorchFramework:
     def capture(self) -> dict[str, Any]:
         """See `trainer_shim.framework.Framework.capture`."""
         self._sort_parameters()
-        return {
+        state = {
             "models": {name: plain_names(model.state_dict()) for name, model in self.models.items()},
             "others": {name: each.state_dict() for name, each in self.others.items()},
             "kinds": {name: type(each).__name__ for name, each in self.others.items()},
             "extra": self.extra.capture(),
             "random": torch_random.process_state(),
+            "orders": self.replicas.orders(),
         }
+        return self.sharded.taken_apart(state)
 
     def describe(self, value: Any, path: str) -> Array | Composite | None:
         """See `trainer_shim.framework.Framework.describe`."""
-        return described(value, path, self._group)
+        if is_sharded(value):
+            raise InvalidInput(f"{path} is a DTensor: only models and optimizers may hold one")
+        found = described(value, path, self._group)
+        if isinstance(found, Array) and path in self.sharded.names and not found.size:
+            return replace(found, identity=(path,))  # empty pieces of different arrays are not the same memory
+        return found
 
     @property
     def pin(self) -> Pin | None:
@@ -174,6 +191,7 @@ class TorchFramework:
         """See `trainer_shim.framework.Framework.misfits`."""
         if not {"models", "others", "extra", "random"} <= state.keys():
             return ["it was written by another framework's script"]
+        state = self.sharded.put_together(state)
         found = difference("model", state["models"], self.models) + difference("", state["others"], self.others)
         for name, model in self.models.items():
             if name in state["models"]:
@@ -186,6 +204,7 @@ class TorchFramework:
 
     def apply(self, state: dict[str, Any]) -> None:
         """See `trainer_shim.framework.Framework.apply`."""
+        state = self.sharded.put_together(state)
         owners = Owners()
         owners.see(state["models"])  # only copied from: whoever else has one of them gets a copy
         others = owners.own(state.pop("others"))
@@ -200,11 +219,13 @@ class TorchFramework:
             else:
                 each.load_state_dict(saved)
         self.extra.apply(extra)
+        self.replicas.arrange(state.get("orders", {}))
         self.apply_randomness(state)
 
     def apply_randomness(self, state: dict[str, Any]) -> None:
         """See `trainer_shim.framework.Framework.apply_randomness`."""
-        torch_random.set_process_state(state["random"])
+        if state["random"] is not None:  # None: a rank that the checkpoint does not know
+            torch_random.set_process_state(state["random"])
 
     def feed(
         self,

@@ -20,8 +20,9 @@ from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset
 
-from trainer_shim.frameworks import torch_random
+from trainer_shim.frameworks import feeding, torch_random
 from trainer_shim.frameworks.feeding import LoaderFeed, StatefulFeed, saves_itself
+from trainer_shim.frameworks.torch_dealing import Rest, can_deal, dealing, samples_done
 from trainer_shim.frameworks.torch_workers import PreparedWorker, Tagged, TaggingCollate
 
 
@@ -40,8 +41,9 @@ def feed(
 
 
 class _TorchGenerators:
-    """A feed's generators, with torch's among them."""
+    """A feed's generators, with torch's among them, and how samples are dealt out to ranks."""
 
+    dealing = staticmethod(dealing)
     generators = torch_random.OwnGenerators
     process_state = staticmethod(torch_random.process_state_of_cpu)
     set_process_state = staticmethod(torch_random.set_process_state)
@@ -146,8 +148,16 @@ class DataLoaderFeed(TorchLoaderFeed):
         self.workers = dict(position["workers"])
         if not self.start:
             return
+        if feeding.dealt_otherwise(position["form"], self.form()):
+            if not can_deal(position["form"], self.loader):
+                self.begin_anew()
+                return
+            self.done += samples_done(position["form"], self.consumed)
+            self.consumed = 0
+            self.start = self.birth = self.randomness()
+            self.born, self.workers = self.epoch, {}
         self._tell_epoch()
-        order = _Order(self.loader._index_sampler)
+        order = _Order(Rest(self.loader, self.done) if self.done else self.loader._index_sampler)
         self.set_randomness(self.birth)
         with _borrowed(self.loader, self.workers, order):
             batches = iter(self.loader)  # draws the workers' seed; finds no order yet
