@@ -71,7 +71,8 @@ def main(arguments: dict[str, Any]) -> None:
     run.close()
 
     everybody: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(everybody, {**mine, "digest": digest(model)})
+    # only rank 0's: the buffers of the others are what their own last batch made of them, and count for nothing
+    distributed.all_gather_object(everybody, {**mine, "digest": digest(model) if rank == 0 else ""})
     if rank == 0:
         outcome = {"ranks": everybody, "resumed_from": run.resumed_from}
         Path(arguments["out"]).write_text(json.dumps(outcome))
