@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from spotrelay.core.checkpoint import CheckpointId, Commit, Verdict
+from spotrelay.core.checkpoint import Checkpoint, CheckpointId, Commit, Verdict
 from spotrelay.core.codec import from_json, to_json
 from spotrelay.core.errors import InvalidInput
 from spotrelay.core.lease import Lease
@@ -32,6 +32,7 @@ RUNS_INDEX = "runs"
 LISTED = "RUN"
 ROW = "ROW"
 LEASE = "LEASE"
+PROMOTED = "promoted"  # attribute of a commit's item; its absence is the older writer's no
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
 ENTRIES_AT_MOST = 60  # items of one save; a transaction holds 100
@@ -227,6 +228,11 @@ def report_item(report: ExitReport) -> Item:
 def read_commit(item: Item) -> Commit:
     """The commit in its item."""
     return _value(Commit, item)
+
+
+def read_checkpoint(item: Item, verdict: Verdict | None) -> Checkpoint:
+    """The checkpoint in its commit's item, which also says what became of it."""
+    return Checkpoint(read_commit(item), verdict, PROMOTED in item)
 
 
 def read_verdict(item: Item) -> Verdict:

@@ -9,8 +9,8 @@ from spotrelay.aws.lease_item import change_lease, load_lease
 from spotrelay.aws.reading import NEWEST, load_checkpoints, load_run
 from spotrelay.aws.table import ABSENT, Condition, ConditionFailed, Table
 from spotrelay.core import lease as rules
-from spotrelay.core.checkpoint import Checkpoint, Commit
-from spotrelay.core.errors import AlreadyExists, Contention, Fenced
+from spotrelay.core.checkpoint import Checkpoint, CheckpointId, Commit, unpromotable
+from spotrelay.core.errors import AlreadyExists, Contention, Fenced, InvalidInput, Missing
 from spotrelay.core.lease import Lease
 from spotrelay.core.live import ExitReport, Heartbeat
 from spotrelay.core.run import Run
@@ -57,8 +57,27 @@ class DynamoLiveStore:
         except ConditionFailed:
             self._explain(commit, holder)
 
+    def promote(self, run_id: str, checkpoint: CheckpointId, holder: str) -> None:
+        """Say that the steps after this checkpoint stayed healthy, in one transaction that requires the lease."""
+        if self._is_promoted(run_id, checkpoint):
+            return
+        held = Condition(
+            "#holder = :holder AND #generation >= :generation AND #floor <= #generation",
+            {":holder": {"S": holder}, ":generation": {"N": str(checkpoint.generation)}},
+        )
+        mark = Condition("attribute_exists(#pk)", {":true": {"BOOL": True}})
+        live, sort = layout.live_key(run_id), layout.commit_key(checkpoint)
+        actions = [
+            self._table.check_of(live, layout.LEASE, held),
+            self._table.update_of(live, sort, f"SET #{layout.PROMOTED} = :true", mark),
+        ]
+        try:
+            self._table.transact(actions, f"promoting checkpoint {checkpoint} of run {run_id}")
+        except ConditionFailed:
+            self._explain_promotion(run_id, checkpoint, holder)
+
     def checkpoints(self, run_id: str, limit: int = NEWEST) -> tuple[Checkpoint, ...]:
-        """The newest checkpoints with their verdicts, newest first."""
+        """The newest checkpoints with what is known about them, newest first."""
         return load_checkpoints(self._table, run_id, limit)
 
     def beat(self, heartbeat: Heartbeat) -> None:
@@ -97,3 +116,25 @@ class DynamoLiveStore:
                 f"run {commit.run_id}: checkpoint {commit.generation}.{lease.save} was committed before {commit.id}"
             )
         raise Contention(f"run {commit.run_id}: the lease changed while {commit.id} was committed; send it again")
+
+    def _is_promoted(self, run_id: str, checkpoint: CheckpointId) -> bool:
+        """Whether it is promoted already; raises when it never can be.
+
+        A commit's item changes in nothing that decides this, so it may be asked for beforehand.
+        """
+        doing = f"reading checkpoint {checkpoint} of run {run_id}"
+        item = self._table.get(layout.live_key(run_id), layout.commit_key(checkpoint), doing)
+        if item is None:
+            load_lease(self._table, run_id)
+            raise Missing(f"run {run_id}: there is no checkpoint {checkpoint}")
+        if why_not := unpromotable(layout.read_commit(item)):
+            raise InvalidInput(f"run {run_id}: {why_not}")
+        return layout.PROMOTED in item
+
+    def _explain_promotion(self, run_id: str, checkpoint: CheckpointId, holder: str) -> None:
+        """Say why a promotion met a failed condition; return if an earlier try of it took effect."""
+        if self._is_promoted(run_id, checkpoint):
+            return
+        if not rules.may_promote(load_lease(self._table, run_id), checkpoint.generation, holder):
+            raise Fenced(f"run {run_id}: {holder} does not hold the lease, {checkpoint} was not promoted")
+        raise Contention(f"run {run_id}: the lease changed while {checkpoint} was promoted; send it again")

@@ -45,7 +45,7 @@ def _load_far_enough(table: Table, run_id: str) -> tuple[Checkpoint, ...]:
 
 
 def load_checkpoints(table: Table, run_id: str, limit: int) -> tuple[Checkpoint, ...]:
-    """The newest committed checkpoints with their verdicts, newest first."""
+    """The newest committed checkpoints with what is known about them, newest first."""
     doing = f"reading the checkpoints of run {run_id}"
     items = table.newest(layout.live_key(run_id), "COMMIT#", limit, doing)
     commits = [layout.read_commit(item) for item in items]
@@ -61,4 +61,5 @@ def load_checkpoints(table: Table, run_id: str, limit: int) -> tuple[Checkpoint,
         doing,
     )
     verdicts = {verdict.id: verdict for verdict in map(layout.read_verdict, judged)}
-    return tuple(Checkpoint(commit, verdicts.get(commit.id)) for commit in commits)
+    pairs = zip(commits, items, strict=True)
+    return tuple(layout.read_checkpoint(item, verdicts.get(commit.id)) for commit, item in pairs)

@@ -107,6 +107,10 @@ class Table:
         conditional = condition.arguments() if condition else {}
         return {"Put": {"TableName": self.name, "Item": item} | conditional}
 
+    def check_of(self, partition: str, sort: str, condition: Condition) -> dict[str, Any]:
+        """A condition on an item that stays as it is, as one action of a transaction."""
+        return {"ConditionCheck": {"TableName": self.name, "Key": key(partition, sort)} | condition.arguments()}
+
     def update_of(self, partition: str, sort: str, update: str, condition: Condition) -> dict[str, Any]:
         """An update, as one action of a transaction; its values are those of the condition."""
         request = {"TableName": self.name, "Key": key(partition, sort), "UpdateExpression": update}

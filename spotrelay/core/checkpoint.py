@@ -141,7 +141,6 @@ class Verdict:
     ok: bool
     problem: str = ""  # what was wrong, naming the object; empty when ok
     checked_at: datetime | None = None  # by the control plane's clock
-    promoted: bool = False
 
     @property
     def id(self) -> CheckpointId:
@@ -154,6 +153,7 @@ class Checkpoint:
 
     commit: Commit
     verdict: Verdict | None = None
+    promoted: bool = False  # its attempt saw the steps after it stay healthy
 
     @property
     def id(self) -> CheckpointId:
@@ -186,6 +186,21 @@ class Checkpoint:
     def state(self) -> str:
         """One word for a person: committed, verified or condemned."""
         return "condemned" if self.condemned else "verified" if self.verified else "committed"
+
+
+def unpromotable(commit: Commit) -> str:
+    """Why this checkpoint can never be promoted; empty when it can, once the steps after it stayed healthy."""
+    if commit.reason is SaveReason.NOTICE:
+        return f"checkpoint {commit.id} was taken in a notice: no steps came after it"
+    if commit.health is not Health.HEALTHY:
+        return f"checkpoint {commit.id} is {commit.health.value}"
+    return ""
+
+
+def newest_promoted(checkpoints: tuple[Checkpoint, ...]) -> Checkpoint | None:
+    """What a rollback goes to: the newest checkpoint that was promoted, is verified, and may be used."""
+    good = [c for c in checkpoints if c.promoted and c.verified and c.usable]
+    return max(good, key=lambda c: c.id, default=None)
 
 
 def resume_candidate(checkpoints: tuple[Checkpoint, ...]) -> Checkpoint | None:

@@ -33,6 +33,11 @@ def may_commit(lease: Lease, generation: int, holder: str) -> bool:
     return lease.holder == holder and lease.generation == generation and generation >= lease.floor
 
 
+def may_promote(lease: Lease, generation: int, holder: str) -> bool:
+    """The condition of every promotion: whoever holds the lease speaks about its own and earlier checkpoints."""
+    return lease.held and lease.holder == holder and generation <= lease.generation
+
+
 def take(lease: Lease, generation: int, holder: str) -> Lease:
     """The lease after `holder` took it for `generation`; taking one's own again changes nothing.
 

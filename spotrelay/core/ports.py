@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from spotrelay.core.checkpoint import Checkpoint, Commit, Verdict
+from spotrelay.core.checkpoint import Checkpoint, CheckpointId, Commit, Verdict
 from spotrelay.core.experience import Experience
 from spotrelay.core.lease import Lease
 from spotrelay.core.lessons import Lesson
@@ -128,8 +128,22 @@ class LiveStore(Protocol):
         """
         ...
 
+    def promote(self, run_id: str, checkpoint: CheckpointId, holder: str) -> None:
+        """Say that the steps after this checkpoint stayed healthy, under the lease. Repeating it is harmless.
+
+        It may be one of an earlier attempt, such as the one that was resumed from.
+
+        Raises:
+            InvalidInput: it was taken in a notice, or is not healthy: it can never be promoted.
+            Missing: there is no such checkpoint, or no more.
+            Fenced: the lease is another's, and this checkpoint was not promoted.
+            Contention: nothing was written; send it again.
+            OutcomeUnknown: the reply was lost; send it again, or read back.
+        """
+        ...
+
     def checkpoints(self, run_id: str, limit: int = 20) -> tuple[Checkpoint, ...]:
-        """The newest checkpoints with their verdicts, newest first, read consistently."""
+        """The newest checkpoints with what is known about them, newest first, read consistently."""
         ...
 
     def beat(self, heartbeat: Heartbeat) -> None:

@@ -10,8 +10,8 @@ from datetime import datetime
 from typing import TypeVar
 
 from spotrelay.core import lease as rules
-from spotrelay.core.checkpoint import Checkpoint, CheckpointId, Commit, Verdict, resume_candidate
-from spotrelay.core.errors import AlreadyExists, Fenced, LostRace, UnknownRun
+from spotrelay.core.checkpoint import Checkpoint, CheckpointId, Commit, Verdict, resume_candidate, unpromotable
+from spotrelay.core.errors import AlreadyExists, Fenced, InvalidInput, LostRace, Missing, UnknownRun
 from spotrelay.core.lease import Lease
 from spotrelay.core.live import ExitReport, Heartbeat
 from spotrelay.core.row import decode_run, decode_value, encode_run, encode_value
@@ -41,6 +41,7 @@ class MemoryStore:
         self._entries: dict[str, list[str]] = {}
         self._verdicts: defaultdict[str, dict[CheckpointId, Verdict]] = defaultdict(dict)
         self._commits: defaultdict[str, dict[CheckpointId, Commit]] = defaultdict(dict)
+        self._promoted: defaultdict[str, set[CheckpointId]] = defaultdict(set)
         self._beats: defaultdict[str, dict[int, Heartbeat]] = defaultdict(dict)
         self._reports: defaultdict[str, dict[int, ExitReport]] = defaultdict(dict)
         self._machines: dict[str, str] = {}
@@ -155,11 +156,25 @@ class MemoryStore:
             self._commits[commit.run_id][commit.id] = _wired(commit)
             self._leases[commit.run_id] = replace(lease, save=commit.save)
 
-    def checkpoints(self, run_id: str, limit: int = NEWEST) -> tuple[Checkpoint, ...]:
-        """The newest checkpoints with their verdicts, newest first."""
+    def promote(self, run_id: str, checkpoint: CheckpointId, holder: str) -> None:
+        """Say that the steps after this checkpoint stayed healthy, if `holder` has the lease."""
         with self._lock:
-            newest = _newest(self._commits[run_id], limit)
-            return tuple(Checkpoint(commit, self._verdicts[run_id].get(commit.id)) for commit in newest)
+            lease = self.read_lease(run_id)
+            commit = self._commits[run_id].get(checkpoint)
+            if commit is None:
+                raise Missing(f"run {run_id}: there is no checkpoint {checkpoint}")
+            if why_not := unpromotable(commit):
+                raise InvalidInput(f"run {run_id}: {why_not}")
+            if checkpoint in self._promoted[run_id]:
+                return
+            if not rules.may_promote(lease, checkpoint.generation, holder):
+                raise Fenced(f"run {run_id}: {holder} does not hold the lease, {checkpoint} was not promoted")
+            self._promoted[run_id].add(checkpoint)
+
+    def checkpoints(self, run_id: str, limit: int = NEWEST) -> tuple[Checkpoint, ...]:
+        """The newest checkpoints with what is known about them, newest first."""
+        with self._lock:
+            return tuple(self._known(commit) for commit in _newest(self._commits[run_id], limit))
 
     def beat(self, heartbeat: Heartbeat) -> None:
         """Write the newest sign of life."""
@@ -190,6 +205,10 @@ class MemoryStore:
             self._due.pop(run.run_id, None)
         else:
             self._due[run.run_id] = run.due_at
+
+    def _known(self, commit: Commit) -> Checkpoint:
+        run_id = commit.run_id
+        return Checkpoint(commit, self._verdicts[run_id].get(commit.id), commit.id in self._promoted[run_id])
 
     def _far_enough(self, run_id: str) -> tuple[Checkpoint, ...]:
         found = self.checkpoints(run_id, NEWEST)

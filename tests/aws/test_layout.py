@@ -53,6 +53,15 @@ def test_an_item_that_nobody_of_us_wrote_is_refused(
         read({name: attribute for name, attribute in item.items() if name != "schema"})
 
 
+def test_a_commit_of_an_older_writer_is_not_promoted_and_a_promoted_one_is_still_a_commit() -> None:
+    item = layout.commit_item(new_commit("r1", 1, 2))
+    promoted = item | {layout.PROMOTED: {"BOOL": True}}
+
+    assert not layout.read_checkpoint(item, None).promoted
+    assert layout.read_checkpoint(promoted, None).promoted
+    assert layout.read_commit(promoted) == new_commit("r1", 1, 2)
+
+
 def test_keys_sort_as_generations_and_saves_do() -> None:
     keys = [layout.commit_key(new_commit("r", g, s).id) for g in (1, 2, 10, 100) for s in (1, 9, 10, 1000)]
 

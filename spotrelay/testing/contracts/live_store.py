@@ -6,11 +6,12 @@ import threading
 import time
 from dataclasses import replace
 from itertools import count
+from typing import Any
 
 import pytest
 
-from spotrelay.core.checkpoint import Commit, Health, Verdict, resume_candidate
-from spotrelay.core.errors import AlreadyExists, Fenced, LeaseHeld, UnknownRun
+from spotrelay.core.checkpoint import CheckpointId, Commit, Health, SaveReason, Verdict, resume_candidate
+from spotrelay.core.errors import AlreadyExists, Fenced, InvalidInput, LeaseHeld, Missing, UnknownRun
 from spotrelay.core.lease import Lease
 from spotrelay.core.live import ExitReport
 from spotrelay.testing.contracts.race import LINE_S, RACERS, of_kind, persistent, race
@@ -104,6 +105,7 @@ class LiveStoreContract:
             lambda: stores.live.take_lease(run_id, 1, "i-1"),
             lambda: stores.live.release_lease(run_id, 1, "i-1"),
             lambda: stores.live.commit(new_commit(run_id, 1, 1), "i-1"),
+            lambda: stores.live.promote(run_id, CheckpointId(1, 1), "i-1"),
         ):
             with pytest.raises(UnknownRun):
                 attempt()
@@ -202,6 +204,94 @@ class LiveStoreContract:
 
         assert [checkpoint.id.save for checkpoint in newest] == [12, 11, 10, 9]
         assert [checkpoint.verified for checkpoint in newest] == [False, False, True, False]
+
+    def test_a_promotion_shows_with_its_checkpoint_and_repeating_it_changes_nothing(
+        self, stores: Stores, run_id: str
+    ) -> None:
+        stores.live.take_lease(run_id, 1, "i-1")
+        for save in (1, 2):
+            stores.live.commit(new_commit(run_id, 1, save), "i-1")
+
+        stores.live.promote(run_id, CheckpointId(1, 1), "i-1")
+        stores.live.promote(run_id, CheckpointId(1, 1), "i-1")
+
+        newest, oldest = stores.live.checkpoints(run_id)
+        assert (newest.promoted, oldest.promoted) == (False, True)
+        assert stores.runs.load(run_id).checkpoints == (newest, oldest)
+        assert oldest.commit == new_commit(run_id, 1, 1)
+
+    def test_a_promoted_checkpoint_keeps_its_commit_and_its_verdict(self, stores: Stores, run_id: str) -> None:
+        stores.live.take_lease(run_id, 1, "i-1")
+        commit = new_commit(run_id, 1, 1)
+        stores.live.commit(commit, "i-1")
+        stores.runs.record_verdict(run_id, Verdict(1, 1, True))
+        stores.live.promote(run_id, commit.id, "i-1")
+
+        stores.live.commit(commit, "i-1")
+
+        (checkpoint,) = stores.live.checkpoints(run_id)
+        assert (checkpoint.commit, checkpoint.verified, checkpoint.promoted) == (commit, True, True)
+
+    def test_the_next_attempt_promotes_what_it_resumed_from(self, stores: Stores, run_id: str) -> None:
+        stores.live.take_lease(run_id, 1, "i-1")
+        stores.live.commit(new_commit(run_id, 1, 1), "i-1")
+        stores.live.release_lease(run_id, 1, "i-1")
+        stores.live.take_lease(run_id, 2, "i-2")
+
+        stores.live.promote(run_id, CheckpointId(1, 1), "i-2")
+
+        assert stores.live.checkpoints(run_id)[0].promoted
+
+    @pytest.mark.parametrize("loss", ["released", "fenced", "another machine"])
+    def test_a_promotion_without_the_lease_is_refused_and_leaves_nothing(
+        self, stores: Stores, run_id: str, loss: str
+    ) -> None:
+        holder = "i-other" if loss == "another machine" else "i-1"
+        stores.live.take_lease(run_id, 1, "i-1")
+        stores.live.commit(new_commit(run_id, 1, 1), "i-1")
+        if loss == "released":
+            stores.live.release_lease(run_id, 1, "i-1")
+        if loss == "fenced":
+            stores.runs.fence(run_id, 2)
+
+        with pytest.raises(Fenced):
+            stores.live.promote(run_id, CheckpointId(1, 1), holder)
+
+        assert not stores.live.checkpoints(run_id)[0].promoted
+
+    def test_a_promotion_sent_again_succeeds_even_when_the_lease_is_gone(self, stores: Stores, run_id: str) -> None:
+        stores.live.take_lease(run_id, 1, "i-1")
+        stores.live.commit(new_commit(run_id, 1, 1), "i-1")
+        stores.live.promote(run_id, CheckpointId(1, 1), "i-1")
+        stores.runs.fence(run_id, 2)
+
+        stores.live.promote(run_id, CheckpointId(1, 1), "i-1")
+
+        assert stores.live.checkpoints(run_id)[0].promoted
+
+    @pytest.mark.parametrize(
+        "flaw", [{"reason": SaveReason.NOTICE}, {"health": Health.SUSPECT}, {"health": Health.BAD}]
+    )
+    def test_what_was_taken_in_a_notice_or_is_not_healthy_is_never_promoted(
+        self, stores: Stores, run_id: str, flaw: dict[str, Any]
+    ) -> None:
+        stores.live.take_lease(run_id, 1, "i-1")
+        stores.live.commit(replace(new_commit(run_id, 1, 1), **flaw), "i-1")
+
+        with pytest.raises(InvalidInput):
+            stores.live.promote(run_id, CheckpointId(1, 1), "i-1")
+
+        assert not stores.live.checkpoints(run_id)[0].promoted
+
+    def test_a_checkpoint_that_was_never_committed_is_not_promoted_into_being(
+        self, stores: Stores, run_id: str
+    ) -> None:
+        stores.live.take_lease(run_id, 1, "i-1")
+
+        with pytest.raises(Missing):
+            stores.live.promote(run_id, CheckpointId(1, 1), "i-1")
+
+        assert stores.live.checkpoints(run_id) == ()
 
     def test_a_streak_of_bad_checkpoints_hides_no_good_one(self, stores: Stores, run_id: str) -> None:
         stores.live.take_lease(run_id, 1, "i-1")

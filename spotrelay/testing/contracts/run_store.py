@@ -224,13 +224,13 @@ class RunStoreContract:
         for save in (1, 2, 3):
             stores.live.commit(new_commit(run.run_id, 1, save), "i-1")
 
-        stores.runs.record_verdict(run.run_id, Verdict(1, 1, True, checked_at=NOON, promoted=True))
+        stores.runs.record_verdict(run.run_id, Verdict(1, 1, True, checked_at=NOON))
         stores.runs.record_verdict(run.run_id, Verdict(1, 2, False, "shard 0 is missing", NOON))
 
         newest, middle, oldest = stores.runs.load(run.run_id).checkpoints
         assert (newest.state, middle.state, oldest.state) == ("committed", "condemned", "verified")
         assert middle.verdict is not None and middle.verdict.problem == "shard 0 is missing"
-        assert oldest.verdict == Verdict(1, 1, True, checked_at=NOON, promoted=True)
+        assert oldest.verdict == Verdict(1, 1, True, checked_at=NOON)
 
     def test_a_condemned_checkpoint_never_becomes_verified_again(self, stores: Stores) -> None:
         run = created(stores)
