@@ -44,6 +44,12 @@ class CheckpointId:
     def __str__(self) -> str:
         return f"{self.generation}.{self.save}"
 
+    @staticmethod
+    def of(text: str) -> CheckpointId:
+        """The id in a text that `str` made of one; an empty text comes before every id."""
+        generation, _, save = text.partition(".")
+        return CheckpointId(int(generation or 0), int(save or 0))
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -125,6 +131,7 @@ class Commit:
     reason: SaveReason = SaveReason.CADENCE
     stall_s: float = 0.0  # training blocked, seconds
     durable_s: float = 0.0  # from snapshot to the last shard durable, seconds
+    builds_on: tuple[CheckpointId, ...] = ()  # whose shards its manifest names beside its own
     schema: int = 1
 
     @property
@@ -154,6 +161,7 @@ class Checkpoint:
     commit: Commit
     verdict: Verdict | None = None
     promoted: bool = False  # its attempt saw the steps after it stay healthy
+    retired_at: datetime | None = None  # nothing may use it from then on; by the control plane's clock
 
     @property
     def id(self) -> CheckpointId:
@@ -175,7 +183,12 @@ class Checkpoint:
     @property
     def usable(self) -> bool:
         """Whether a run may ever be resumed from it, once it is verified."""
-        return not self.condemned and self.commit.health is not Health.BAD
+        return not self.condemned and not self.retired and self.commit.health is not Health.BAD
+
+    @property
+    def retired(self) -> bool:
+        """Whether its objects are about to be deleted, or are deleted already."""
+        return self.retired_at is not None
 
     def is_stale(self, recheck_after: datetime | None) -> bool:
         """Whether a machine was lost since it was last compared with S3: then it is compared again first."""
@@ -184,8 +197,10 @@ class Checkpoint:
 
     @property
     def state(self) -> str:
-        """One word for a person: committed, verified or condemned."""
-        return "condemned" if self.condemned else "verified" if self.verified else "committed"
+        """One word for a person: condemned, retired, verified or committed."""
+        if self.condemned or self.retired:
+            return "condemned" if self.condemned else "retired"
+        return "verified" if self.verified else "committed"
 
 
 def unpromotable(commit: Commit) -> str:
@@ -207,6 +222,12 @@ def resume_candidate(checkpoints: tuple[Checkpoint, ...]) -> Checkpoint | None:
     """The newest checkpoint that is verified and not bad: the only kind a run resumes from."""
     good = [c for c in checkpoints if c.verified and c.usable]
     return max(good, key=lambda c: c.id, default=None)
+
+
+def last_condemned_at(checkpoints: tuple[Checkpoint, ...]) -> datetime | None:
+    """When the newest verdict against one of these was reached; None when there is none."""
+    verdicts = (c.verdict for c in checkpoints if c.verdict is not None and not c.verdict.ok)
+    return max((v.checked_at for v in verdicts if v.checked_at is not None), default=None)
 
 
 def awaiting_verification(checkpoints: tuple[Checkpoint, ...]) -> tuple[Checkpoint, ...]:

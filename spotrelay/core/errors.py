@@ -55,5 +55,9 @@ class Damaged(SpotrelayError):
     """Bytes differ from what the manifest says. Condemn the checkpoint, fall back to the one before."""
 
 
+class Retired(SpotrelayError):
+    """What a save builds on was retired or condemned. Nothing was committed: save whole."""
+
+
 class UnknownFormat(SpotrelayError):
     """Written by a newer version. Upgrade this side; what is there was not touched."""

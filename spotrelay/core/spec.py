@@ -29,6 +29,7 @@ MOST_HOURS = 8784  # a leap year
 MOST_DOLLARS = 1e7
 MOST_LAUNCHES = 400  # the run's row names every attempt, and an item holds 400 KB
 LONGEST_INTERVAL_S = 7 * 86_400
+MOST_KEPT = 100  # of the newest checkpoints
 
 
 class NoCheckpoint(Enum):
@@ -64,6 +65,14 @@ class Cadence:
 
 
 @dataclass(frozen=True)
+class Keep:
+    """Which checkpoints stay while the run goes on, beside the newest that may be resumed from or rolled back to."""
+
+    newest: int = 3  # of those that are verified and not bad
+    every_steps: int | None = None  # and the first at or after each multiple of so many steps; these stay for good
+
+
+@dataclass(frozen=True)
 class Spec:
     """A run as its user wrote it."""
 
@@ -81,6 +90,7 @@ class Spec:
     image: str = ""  # container image by digest, instead of a bundle
     limits: Limits = Limits()
     cadence: Cadence = Cadence()
+    keep: Keep = Keep()
 
 
 def parse_spec(data: Any) -> Spec:
@@ -229,6 +239,8 @@ def _limit_problems(spec: Spec) -> list[str]:
         "cadence.ceiling_s": (cadence.ceiling_s, LONGEST_INTERVAL_S),
         "cadence.every_s": (cadence.every_s, LONGEST_INTERVAL_S),
         "cadence.every_steps": (cadence.every_steps, None),
+        "keep.newest": (spec.keep.newest, MOST_KEPT),
+        "keep.every_steps": (spec.keep.every_steps, None),
         **{f"limits.on_demand_prices.{kind}": (price, None) for kind, price in limits.on_demand_prices.items()},
     }
     for name, (value, most) in bounds.items():
