@@ -89,6 +89,25 @@ def test_what_is_not_kept_is_retired_then_deleted_a_grace_later_then_forgotten(w
     assert places(world) == places(world, "manifests") == {"1.4", "1.5", "1.6"}
 
 
+def test_a_retired_checkpoint_is_readable_for_a_whole_grace(world: World) -> None:
+    world.start()
+    for number in (1, 2, 3):
+        save(world, number)
+    pass_time(world, 6)
+    save(world, 4)
+    pass_time(world, 1)
+    retired_at = known(world, "1.1").retired_at
+    assert retired_at is not None
+
+    while world.clock.now() < retired_at + world.site.timings.grace:
+        assert all(world.objects.get(shard.key, shard.version_id) for shard in shards(world, "1.1"))
+        world.beat(RUN, 1)
+        world.sweep(timedelta(minutes=10))
+
+    pass_time(world, 1)
+    assert places(world) == {"1.2", "1.3", "1.4"}
+
+
 def test_a_retired_checkpoint_is_not_resumed_from(world: World) -> None:
     world.start()
     for number in range(1, 5):

@@ -156,7 +156,7 @@ class History:
     # what is true
 
     def check(self) -> None:
-        """Every checkpoint is whole until a grace after its retirement, and so is everything that may still be committed."""
+        """Every checkpoint is whole until a grace after its retirement; so is what may still be committed."""
         for checkpoint in self.world.store.checkpoints(RUN):
             if not checkpoint.retired_at or self.world.clock.now() - checkpoint.retired_at < GRACE:
                 assert not self._missing(self.named[checkpoint.id]), f"{checkpoint.id} lost a shard"
