@@ -119,6 +119,9 @@ class HomeStack(Stack):
             worker.function.add_environment(settings.RUNS_QUEUE, self.runs.queue.queue_url)
             self.runs.grant_send(worker.role)
             self._empower(worker.role)
+        for worker in (self.runs.worker, self.sweep.worker):  # not the one that answers notices: it has no time
+            self.vault.grant_collection(worker.role)
+            self.store.grant_collection(worker.role)
         self._let_launch([worker.role for worker in workers])
         self._watch()
 
