@@ -39,6 +39,7 @@ POSTPONED = "ActsPostponed"  # a service did not answer; the sweep tries again
 TERMINATE_FAILED = "TerminationsRefused"  # EC2 did not end a machine; asked again later
 COLLECTED = "ObjectsCollected"  # deleted from the bucket, since no checkpoint names them
 COLLECTIONS_POSTPONED = "CollectionsPostponed"  # S3 or the table did not answer; tried again later
+CHECKPOINTS_OVERDUE = "CheckpointsOverdue"  # alarmed: looks at runs that train without a new verified checkpoint
 DUE_RUNS = "RunsDue"
 ORPHANS_ADOPTED = "OrphansAdopted"
 ORPHANS_TERMINATED = "OrphansTerminated"  # alarmed: a machine that no run knew was running

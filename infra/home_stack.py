@@ -157,10 +157,13 @@ class HomeStack(Stack):
             )
 
     def _watch(self) -> None:
-        for name, metric, what, anchor in (
-            ("Quarantined", settings.QUARANTINED, "A malformed event was set aside.", "quarantined-events"),
-            ("Orphans", settings.ORPHANS_TERMINATED, "A machine that no run knew of was ended.", "orphans"),
-            ("SweepSteps", settings.SWEEP_FAILURES, "A step of the sweep failed.", "sweep-steps"),
+        overdue = "A run trains and has had no new verified checkpoint for three of its longest intervals."
+        for name, metric, what, anchor, periods in (
+            ("Quarantined", settings.QUARANTINED, "A malformed event was set aside.", "quarantined-events", 1),
+            ("Orphans", settings.ORPHANS_TERMINATED, "A machine that no run knew of was ended.", "orphans", 1),
+            ("SweepSteps", settings.SWEEP_FAILURES, "A step of the sweep failed.", "sweep-steps", 1),
+            ("Overdue", settings.CHECKPOINTS_OVERDUE, overdue, "checkpoints-overdue", 2),
+            ("Uncollected", settings.COLLECTIONS_POSTPONED, "Deleting garbage keeps failing.", "not-collected", 12),
         ):
             counted = aws_cloudwatch.Metric(
                 namespace=settings.METRICS_NAMESPACE,
@@ -169,7 +172,7 @@ class HomeStack(Stack):
                 statistic="Sum",
                 period=per(5),
             )
-            self.alarms.raise_when(self, name, metric=counted, at_least=1, what=what, anchor=anchor)
+            self.alarms.raise_when(self, name, metric=counted, at_least=1, what=what, anchor=anchor, periods=periods)
 
     def _put_out(self) -> None:
         for name, value in {

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from handlers.settings import COLLECTIONS_POSTPONED
+from handlers.settings import CHECKPOINTS_OVERDUE, COLLECTIONS_POSTPONED
 from spotrelay.core.checkpoint import Checkpoint, CheckpointId, Shard, decode_manifest, shard_key
 from spotrelay.core.live import EXIT_DONE, Heartbeat, Phase
 from spotrelay.core.notice import InstanceState
@@ -398,3 +398,15 @@ def test_the_function_of_notices_deletes_nothing_and_leaves_it_to_the_next(world
     assert due_at is not None and due_at <= world.clock.now()
     pass_time(world, 5)
     assert places(world) == {"1.3", "1.4", "1.5"}
+
+
+def test_a_run_that_trains_without_a_new_verified_checkpoint_is_told_of(world: World) -> None:
+    world.start()
+    save(world, 1)
+    pass_time(world, 1)
+    assert not world.ledger.counts[CHECKPOINTS_OVERDUE]
+
+    pass_time(world, 1)
+
+    assert world.ledger.counts[CHECKPOINTS_OVERDUE]
+    assert ("warning", "no new verified checkpoint") in {line[:2] for line in world.ledger.lines}
