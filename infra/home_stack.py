@@ -158,21 +158,22 @@ class HomeStack(Stack):
 
     def _watch(self) -> None:
         overdue = "A run trains and has had no new verified checkpoint for three of its longest intervals."
-        for name, metric, what, anchor, periods in (
-            ("Quarantined", settings.QUARANTINED, "A malformed event was set aside.", "quarantined-events", 1),
-            ("Orphans", settings.ORPHANS_TERMINATED, "A machine that no run knew of was ended.", "orphans", 1),
-            ("SweepSteps", settings.SWEEP_FAILURES, "A step of the sweep failed.", "sweep-steps", 1),
-            ("Overdue", settings.CHECKPOINTS_OVERDUE, overdue, "checkpoints-overdue", 2),
-            ("Uncollected", settings.COLLECTIONS_POSTPONED, "Deleting garbage keeps failing.", "not-collected", 12),
+        failing = "Deleting what no checkpoint names any more keeps failing."
+        for name, metric, what, anchor, minutes, at_least in (
+            ("Quarantined", settings.QUARANTINED, "A malformed event was set aside.", "quarantined-events", 5, 1),
+            ("Orphans", settings.ORPHANS_TERMINATED, "A machine that no run knew of was ended.", "orphans", 5, 1),
+            ("SweepSteps", settings.SWEEP_FAILURES, "A step of the sweep failed.", "sweep-steps", 5, 1),
+            ("Overdue", settings.CHECKPOINTS_OVERDUE, overdue, "checkpoints-overdue", 5, 1),
+            ("Uncollected", settings.COLLECTIONS_POSTPONED, failing, "not-collected", 60, 4),
         ):
             counted = aws_cloudwatch.Metric(
                 namespace=settings.METRICS_NAMESPACE,
                 metric_name=metric,
                 dimensions_map={settings.SERVICE_DIMENSION: self._config.stack},
                 statistic="Sum",
-                period=per(5),
+                period=per(minutes),
             )
-            self.alarms.raise_when(self, name, metric=counted, at_least=1, what=what, anchor=anchor, periods=periods)
+            self.alarms.raise_when(self, name, metric=counted, at_least=at_least, what=what, anchor=anchor)
 
     def _put_out(self) -> None:
         for name, value in {
