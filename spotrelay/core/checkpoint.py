@@ -224,17 +224,17 @@ def resume_candidate(checkpoints: tuple[Checkpoint, ...]) -> Checkpoint | None:
     return max(good, key=lambda c: c.id, default=None)
 
 
-def last_condemned_at(checkpoints: tuple[Checkpoint, ...]) -> datetime | None:
-    """When the newest verdict against one of these was reached; None when there is none."""
-    verdicts = (c.verdict for c in checkpoints if c.verdict is not None and not c.verdict.ok)
-    return max((v.checked_at for v in verdicts if v.checked_at is not None), default=None)
-
-
 def awaiting_verification(checkpoints: tuple[Checkpoint, ...]) -> tuple[Checkpoint, ...]:
     """Those newer than the candidate whose verification could still change the choice."""
     candidate = resume_candidate(checkpoints)
     newer = (c for c in checkpoints if candidate is None or c.id > candidate.id)
     return tuple(c for c in newer if c.pending and c.usable)
+
+
+def last_condemned_at(checkpoints: tuple[Checkpoint, ...]) -> datetime | None:
+    """When the newest verdict against one of these was reached; None when there is none."""
+    verdicts = (c.verdict for c in checkpoints if c.verdict is not None and not c.verdict.ok)
+    return max((v.checked_at for v in verdicts if v.checked_at is not None), default=None)
 
 
 def shard_key(run_id: str, generation: int, save: int, rank: int, part: int, digest: str) -> str:
