@@ -153,6 +153,7 @@ class Flight:
             snapshot.reason,
             round(snapshot.stall_s, 6),
             round(durable_s, 6),
+            self._base.builds_on,
         )
         self._commit(commit)
         self._base.remember(commit.id, shards)
