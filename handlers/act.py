@@ -6,15 +6,14 @@ what should be rather than what to change.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from datetime import datetime, timedelta
+from collections.abc import Mapping
 
+from handlers.collect import collect
 from handlers.control import ControlPlane
+from handlers.judging import judged, judged_all
 from handlers.settings import TERMINATE_FAILED
-from handlers.verify import verify
-from spotrelay.core.checkpoint import Checkpoint, Verdict
-from spotrelay.core.decisions import Decision, Fence, Observe, Resolve, Send, Terminate, Verify
-from spotrelay.core.errors import Contention, OutcomeUnknown, SpotrelayError, Unavailable, UnknownFormat
+from spotrelay.core.decisions import Collect, Decision, Fence, Observe, Recheck, Resolve, Send, Terminate, Verify
+from spotrelay.core.errors import Contention, OutcomeUnknown, SpotrelayError, Unavailable
 from spotrelay.core.facts import (
     Fact,
     LaunchAbandoned,
@@ -24,16 +23,14 @@ from spotrelay.core.facts import (
     Observed,
     Priced,
     TerminateAsked,
-    VerificationPostponed,
-    Verified,
 )
 from spotrelay.core.placement import Pool
 from spotrelay.core.run import Intent, Run
 
 Prices = Mapping[Pool, float]  # dollars an hour
 
-TOUCH_THE_WORLD = (Fence, Verify, Send, Resolve, Observe, Terminate)
-CHANGE_WHAT_IS_READ_BESIDE = (Fence, Verify)  # the lease and the verdicts are not part of the row
+TOUCH_THE_WORLD = (Fence, Verify, Recheck, Send, Resolve, Observe, Terminate, Collect)
+CHANGE_WHAT_IS_READ_BESIDE = (Fence, Verify, Recheck, Collect)  # the lease and the verdicts are not part of the row
 
 
 def act(decision: Decision, run: Run, plane: ControlPlane, prices: Prices) -> tuple[Fact, ...]:
@@ -50,7 +47,9 @@ def act(decision: Decision, run: Run, plane: ControlPlane, prices: Prices) -> tu
             plane.store.fence(run.run_id, floor)
             return ()
         case Verify(checkpoints=checkpoints):
-            return tuple(_verify(checkpoints, run, plane))
+            return tuple(judged(checkpoints, run, plane))
+        case Recheck(checkpoints=checkpoints):
+            return tuple(judged_all(checkpoints, run, plane))
         case Send(intent=intent):
             return (_send(intent, plane, prices),)
         case Resolve(intent=intent):
@@ -61,18 +60,10 @@ def act(decision: Decision, run: Run, plane: ControlPlane, prices: Prices) -> tu
         case Terminate(instance_id=instance_id):
             _terminate(instance_id, run, plane)
             return (TerminateAsked(instance_id),)
+        case Collect():
+            return collect(run, plane)
         case _:
             return ()
-
-
-def condemn(fact: Verified, run: Run, plane: ControlPlane) -> bool:
-    """Write down a verdict that somebody else reached; False when it says nothing new."""
-    known = next((c for c in run.checkpoints if (c.id.generation, c.id.save) == (fact.generation, fact.save)), None)
-    if known is None or known.condemned:
-        return False
-    now = plane.clock.now()
-    plane.store.record_verdict(run.run_id, Verdict(fact.generation, fact.save, fact.ok, fact.problem, now))
-    return True
 
 
 def _terminate(instance_id: str, run: Run, plane: ControlPlane) -> None:
@@ -111,26 +102,3 @@ def missing_price(run: Run, plane: ControlPlane) -> Priced | None:
         plane.telemetry.warning("price not known", run_id=run.run_id, pool=str(attempt.pool), cause=str(error))
         return None
     return None if price is None else Priced(attempt.instance_id, price)
-
-
-def _verify(checkpoints: tuple[Checkpoint, ...], run: Run, plane: ControlPlane) -> Iterator[Fact]:
-    """Newest first, until one is whole; no verdict about one that S3 or its format keeps from us."""
-    for checkpoint in checkpoints:
-        try:
-            verdict = verify(checkpoint.commit, plane.objects, _checked_at(run, plane))
-            plane.store.record_verdict(run.run_id, verdict)
-        except UnknownFormat as error:
-            yield VerificationPostponed(f"checkpoint {checkpoint.id}: {error}")
-            continue
-        except SpotrelayError as error:  # no outage, no missing object: a refusal, say, or an archived one
-            yield VerificationPostponed(f"checkpoint {checkpoint.id}: {error}")
-            return
-        yield Verified(verdict.generation, verdict.save, verdict.ok, verdict.problem)
-        if verdict.ok:
-            return
-
-
-def _checked_at(run: Run, plane: ControlPlane) -> datetime:
-    """Now; later than the moment that asked for it, which another function's clock may have told."""
-    now = plane.clock.now()
-    return max(now, run.recheck_after + timedelta(microseconds=1)) if run.recheck_after is not None else now

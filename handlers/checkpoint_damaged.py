@@ -2,7 +2,8 @@
 
 Listing a bucket cannot show that, so the reader's word condemns the checkpoint. The price of a
 wrong word is the progress since the checkpoint before; the price of not believing a right one
-would be a run that never starts again.
+would be a run that never starts again. Where the reader names the shard, every checkpoint that
+names it too is condemned with it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from handlers.signals import Arrival, Signal
 from spotrelay.core.facts import Verified
 
 KIND = "Checkpoint Damaged"
+Text = Annotated[str, Strict(), Field(max_length=1024)]
 Number = Annotated[int, Strict(), Field(ge=1, le=10**9)]
 
 
@@ -25,10 +27,13 @@ class Damaged(RunDetail):
     generation: Number
     save: Number
     problem: StrictStr = ""
+    key: Text = ""  # of the shard that is damaged
+    version: Text = ""  # of that shard
 
 
 def translate(envelope: Envelope, arrival: Arrival) -> Signal:
     """The verdict, for its run."""
     detail = Damaged.model_validate(envelope.detail)
     problem = f"could not be restored: {detail.problem[:500] or 'its bytes are damaged'}"
-    return Signal(KIND, (Verified(detail.generation, detail.save, False, problem),), run_id=detail.run_id)
+    verdict = Verified(detail.generation, detail.save, False, problem, detail.key, detail.version)
+    return Signal(KIND, (verdict,), run_id=detail.run_id)

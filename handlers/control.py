@@ -38,4 +38,5 @@ class ControlPlane:
     telemetry: Telemetry
     pause: Callable[[float], None]  # seconds; between tries after a throttle
     runs_queue: RunsQueue | None = None  # None: the sweep answers due runs itself, and finds every due time
+    collects: bool = True  # False: what is to be deleted waits for a function that has the right and the time
     experience: ExperienceStore | None = None  # None: the ladder goes by the spec's own order

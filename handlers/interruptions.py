@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -12,6 +13,7 @@ from handlers.wiring import observed, wired
 
 
 def handler(event: Any, context: LambdaContext) -> dict[str, Any]:
-    """Answer a batch of the queue in front of this function."""
+    """Answer a batch of the queue in front of this function. It deletes nothing: a notice may be waiting."""
     wires = wired()
-    return observed(wires, lambda: serve(event, context, wires.plane, FROM_EC2), event, context)
+    plane = replace(wires.plane, collects=False)
+    return observed(wires, lambda: serve(event, context, plane, FROM_EC2), event, context)

@@ -14,15 +14,17 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from handlers.act import CHANGE_WHAT_IS_READ_BESIDE, TOUCH_THE_WORLD, act, condemn, missing_price
+from handlers.act import CHANGE_WHAT_IS_READ_BESIDE, TOUCH_THE_WORLD, act, missing_price
 from handlers.control import ControlPlane
+from handlers.judging import condemned
 from handlers.learning import Learning
-from handlers.settings import DECISION, EVENT_TO_LAUNCH, LAUNCHES_STOPPED, LOST_RACES, POSTPONED
+from handlers.settings import CHECKPOINTS_OVERDUE, DECISION, EVENT_TO_LAUNCH, LAUNCHES_STOPPED, LOST_RACES, POSTPONED
 from spotrelay.core.claim import claim
 from spotrelay.core.decide import decide
 from spotrelay.core.decisions import Decision, Reserve, Rest, Send, Wait
 from spotrelay.core.errors import Contention, LostRace, OutcomeUnknown, SpotrelayError, Unavailable
 from spotrelay.core.facts import Fact, Verified
+from spotrelay.core.overdue import overdue_since
 from spotrelay.core.placement import Pool
 from spotrelay.core.record import absorb, record
 from spotrelay.core.run import Run
@@ -118,8 +120,8 @@ class Response:
             fact = self._told[0]
             if not isinstance(fact, Verified):
                 self._facts.append(fact)
-            elif condemn(fact, self._saved, self._plane):
-                self._facts.append(fact)
+            elif found := condemned(fact, self._saved, self._plane):
+                self._facts += found
                 self._load()
             self._told.pop(0)  # only now: a throttle above brings us here again
 
@@ -128,7 +130,8 @@ class Response:
 
     def _decide(self) -> Decision:
         """What follows; a launch only with the switch's leave, asked when there is one to be made."""
-        run, now = self._run, self._plane.clock.now()
+        now = self._plane.clock.now()
+        run = self._run if self._plane.collects else _collected_soon(self._run, now + self._plane.site.timings.settle)
         capped = run.spec.limits.max_dollars is not None
         supposed = replace(self._plane.site, prices=dict.fromkeys(self._pools(), 0.0)) if capped else self._plane.site
         decision = decide(run, now, supposed)
@@ -213,6 +216,7 @@ class Response:
 
     def _retire(self, decision: Wait | Rest) -> None:
         """Write what is left and when to look again; nothing at all if that is known already."""
+        self._warn_if_overdue()
         saved, run = self._saved, self._run
         if isinstance(decision, Wait) and not run.news and replace(run, due_at=saved.due_at) == saved:
             now = self._plane.clock.now()
@@ -222,6 +226,15 @@ class Response:
         self._save(decision.why)
         if isinstance(decision, Wait):
             self._wake_at(decision.until)
+
+    def _warn_if_overdue(self) -> None:
+        since = overdue_since(self._run, self._plane.clock.now(), self._plane.site.timings.scale)
+        if since is not None:
+            self._plane.telemetry.count(CHECKPOINTS_OVERDUE)
+            beat = self._run.heartbeat(self._run.attempts[-1].generation)
+            trouble = beat.trouble if beat is not None else ""
+            fields = {"run_id": self._run_id, "since": since.isoformat(), "trouble": trouble}
+            self._plane.telemetry.warning("no new verified checkpoint", **fields)
 
     def _wake_at(self, until: datetime) -> None:
         """Have the run looked at then, when the next sweep would be late. The sweep comes all the same."""
@@ -263,6 +276,12 @@ class Response:
                 self._plane.publisher.publish(STATUS_CHANGED, detail)
             except SpotrelayError as error:
                 self._plane.telemetry.warning("status change not published", cause=str(error), **detail)
+
+
+def _collected_soon(run: Run, at: datetime) -> Run:
+    """The run as if its bucket were not to be tidied before this: another function comes round by then."""
+    due_at = run.upkeep.due_at
+    return run if due_at is None or due_at >= at else replace(run, upkeep=replace(run.upkeep, due_at=at))
 
 
 def _move(before: Run, after: Run, why: str) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from spotrelay.core.checkpoint import Commit, Manifest, Shard, Verdict, decode_manifest, digest_of
-from spotrelay.core.errors import Damaged, InvalidInput, Missing, Unavailable
+from handlers.manifests import manifest_of
+from spotrelay.core.checkpoint import Commit, Manifest, Shard, Verdict
+from spotrelay.core.errors import Damaged, Missing, Unavailable
 from spotrelay.core.ports import ObjectStore, StoredObject
 
 Listing = dict[tuple[str, str], StoredObject]  # (key, version) to what the listing shows
@@ -31,10 +32,7 @@ def verify(commit: Commit, objects: ObjectStore, now: datetime) -> Verdict:
 
 
 def _manifest(commit: Commit, objects: ObjectStore) -> Manifest:
-    data = _manifest_bytes(commit, objects)
-    if digest_of(data) != commit.manifest_digest:
-        raise Damaged(f"the manifest {commit.manifest_key} is not the one that was committed: its digest differs")
-    manifest = _decoded(commit, data)
+    manifest = _read(commit, objects)
     for name in ("run_id", "generation", "save", "step"):
         said, committed = getattr(manifest, name), getattr(commit, name)
         if said != committed:
@@ -42,19 +40,12 @@ def _manifest(commit: Commit, objects: ObjectStore) -> Manifest:
     return manifest
 
 
-def _manifest_bytes(commit: Commit, objects: ObjectStore) -> bytes:
+def _read(commit: Commit, objects: ObjectStore) -> Manifest:
     try:
-        return objects.get(commit.manifest_key, commit.manifest_version)
+        return manifest_of(commit, objects)
     except Missing:
         _list(commit.manifest_key, objects)  # the object is missing, or the bucket that we look into
         raise
-
-
-def _decoded(commit: Commit, data: bytes) -> Manifest:
-    try:
-        return decode_manifest(data)
-    except InvalidInput as error:
-        raise Damaged(f"{commit.manifest_key} is no manifest: {error}") from error
 
 
 def _compare(manifest: Manifest, objects: ObjectStore) -> None:

@@ -119,6 +119,9 @@ class HomeStack(Stack):
             worker.function.add_environment(settings.RUNS_QUEUE, self.runs.queue.queue_url)
             self.runs.grant_send(worker.role)
             self._empower(worker.role)
+        for worker in (self.runs.worker, self.sweep.worker):  # not the one that answers notices: it has no time
+            self.vault.grant_collection(worker.role)
+            self.store.grant_collection(worker.role)
         self._let_launch([worker.role for worker in workers])
         self._watch()
 
@@ -154,19 +157,23 @@ class HomeStack(Stack):
             )
 
     def _watch(self) -> None:
-        for name, metric, what, anchor in (
-            ("Quarantined", settings.QUARANTINED, "A malformed event was set aside.", "quarantined-events"),
-            ("Orphans", settings.ORPHANS_TERMINATED, "A machine that no run knew of was ended.", "orphans"),
-            ("SweepSteps", settings.SWEEP_FAILURES, "A step of the sweep failed.", "sweep-steps"),
+        overdue = "A run trains and has had no new verified checkpoint for three of its longest intervals."
+        failing = "Deleting what no checkpoint names any more keeps failing."
+        for name, metric, what, anchor, minutes, at_least in (
+            ("Quarantined", settings.QUARANTINED, "A malformed event was set aside.", "quarantined-events", 5, 1),
+            ("Orphans", settings.ORPHANS_TERMINATED, "A machine that no run knew of was ended.", "orphans", 5, 1),
+            ("SweepSteps", settings.SWEEP_FAILURES, "A step of the sweep failed.", "sweep-steps", 5, 1),
+            ("Overdue", settings.CHECKPOINTS_OVERDUE, overdue, "checkpoints-overdue", 5, 1),
+            ("Uncollected", settings.COLLECTIONS_POSTPONED, failing, "not-collected", 60, 4),
         ):
             counted = aws_cloudwatch.Metric(
                 namespace=settings.METRICS_NAMESPACE,
                 metric_name=metric,
                 dimensions_map={settings.SERVICE_DIMENSION: self._config.stack},
                 statistic="Sum",
-                period=per(5),
+                period=per(minutes),
             )
-            self.alarms.raise_when(self, name, metric=counted, at_least=1, what=what, anchor=anchor)
+            self.alarms.raise_when(self, name, metric=counted, at_least=at_least, what=what, anchor=anchor)
 
     def _put_out(self) -> None:
         for name, value in {

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from spotrelay.core.checkpoint import Health, Shard
+from spotrelay.core.checkpoint import CheckpointId, Health, Shard
 from spotrelay.core.errors import SpotrelayError
 from spotrelay.core.health import Judgement
 from trainer_shim.ranks import by_rank
@@ -41,6 +41,7 @@ class Acknowledgement:
     health: Health = Health.HEALTHY
     why: str = ""  # it is not healthy
     stall_s: float = 0.0
+    builds_on: tuple[CheckpointId, ...] = ()  # whose shards it names again
 
     @property
     def own(self) -> tuple[Shard, ...]:

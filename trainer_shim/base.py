@@ -40,17 +40,17 @@ class Memory:
         """Whether any remembered checkpoint has a shard like this."""
         return any(content in shards for shards in self._shards.values())
 
-    def newest_sound(self) -> dict[Content, Shard]:
-        """The shards of the newest remembered checkpoint that is verified; none when there is no such one.
+    def newest_sound(self) -> tuple[tuple[CheckpointId, ...], dict[Content, Shard]]:
+        """The newest remembered checkpoint that is verified, and its shards; nothing when there is no such one.
 
         When the table does not answer, the save is whole: that costs time, and nothing else.
         """
         try:
             there = {c.id: c for c in self._store.checkpoints(self._run_id)}
         except SpotrelayError:
-            return {}
+            return (), {}
         sound = [each for each in self._shards if each in there and there[each].verified and there[each].usable]
-        return self._shards[max(sound)] if sound else {}
+        return ((max(sound),), self._shards[max(sound)]) if sound else ((), {})
 
 
 class Base:
@@ -60,6 +60,8 @@ class Base:
         self._memory = memory
         self._lock = threading.Lock()
         self._sound: dict[Content, Shard] | None = None
+        self._id: tuple[CheckpointId, ...] = ()
+        self.builds_on: tuple[CheckpointId, ...] = ()  # whose shards were taken; the commit requires it to be there
 
     def shard(self, digest: str, size: int) -> Shard | None:
         """An older shard of the same bytes that may be named again; None when it has to be sent."""
@@ -68,8 +70,11 @@ class Base:
             if self._sound is None:
                 if not self._memory.knows(content):
                     return None
-                self._sound = self._memory.newest_sound()
-            return self._sound.get(content)
+                self._id, self._sound = self._memory.newest_sound()
+            found = self._sound.get(content)
+            if found is not None:
+                self.builds_on = self._id
+            return found
 
     def remember(self, checkpoint: CheckpointId, shards: Iterable[Shard]) -> None:
         """The save was committed with these shards."""

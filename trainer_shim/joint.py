@@ -145,6 +145,7 @@ class JointFlight(Flight):
             health=self.judgement.health,
             why=self.judgement.reason,
             stall_s=snapshot.stall_s,
+            builds_on=self._base.builds_on,
         )
 
     def _decided(self, acks: list[Acknowledgement]) -> dict[str, Any]:
@@ -155,7 +156,9 @@ class JointFlight(Flight):
             self.judgement = whole.judgement
             self.snapshot.cargo.stall_s = whole.stall_s
             durable_s = time.monotonic() - self.snapshot.taken_at
-            return {"commit": to_json(self._conclude(self.save, whole.shards, whole.tree, durable_s, len(acks)))}
+            bases = tuple(sorted({base for ack in acks for base in ack.builds_on}))
+            commit = self._conclude(self.save, whole.shards, whole.tree, durable_s, bases, len(acks))
+            return {"commit": to_json(commit)}
         except Fenced as error:
             return {"fenced": str(error)}
         except Cancelled:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from spotrelay.core.checkpoint import (
+    CheckpointId,
     Commit,
     Health,
     Manifest,
@@ -115,7 +116,7 @@ class Flight:
                     durable_s = time.monotonic() - self.snapshot.taken_at
                 shards, broken = stored
                 self.judgement = joined(self.snapshot.known, broken)
-                return self._conclude(self.save, shards, self.snapshot.tree, durable_s)
+                return self._conclude(self.save, shards, self.snapshot.tree, durable_s, self._base.builds_on)
             except AlreadyExists:
                 # A process of this very attempt was here before: its number stays its own.
                 if self._cancel.is_set():
@@ -123,7 +124,13 @@ class Flight:
                 self.save += 1
 
     def _conclude(
-        self, save: int, shards: tuple[Shard, ...], tree: dict[str, Any], durable_s: float, world_size: int = 1
+        self,
+        save: int,
+        shards: tuple[Shard, ...],
+        tree: dict[str, Any],
+        durable_s: float,
+        builds_on: tuple[CheckpointId, ...],
+        world_size: int = 1,
     ) -> Commit:
         """Manifest and commit, for shards that are all durable."""
         snapshot, identity, judgement = self.snapshot, self._identity, self.judgement
@@ -162,6 +169,7 @@ class Flight:
             round(durable_s, 6),
             snapshot.rollbacks[-1].why if snapshot.back_to else judgement.reason,
             snapshot.back_to,
+            builds_on,
         )
         self._commit(commit)
         self._base.remember(commit.id, shards)

@@ -14,7 +14,7 @@ WRITE = ["dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:ConditionCheckItem
 
 
 class Store(Construct):
-    """One table on demand, kept when the stack goes, and who may do what with it. Nobody deletes or scans."""
+    """One table on demand, kept when the stack goes, and who may do what with it. Nobody scans."""
 
     def __init__(self, scope: Construct, name: str, config: Config) -> None:
         super().__init__(scope, name)
@@ -45,6 +45,10 @@ class Store(Construct):
                 sid="WhatIsDue", actions=["dynamodb:Query"], resources=[f"{self.table.table_arn}/index/{DUE}"]
             )
         )
+
+    def grant_collection(self, role: aws_iam.Role) -> None:
+        """Forget checkpoints of which nothing is left: rows of runs and of what lives beside them."""
+        role.add_to_policy(self._by_key("ForgetCheckpoints", ["dynamodb:DeleteItem"], ["RUN#*", "LIVE#*"]))
 
     def grant_attempts(self, role: aws_iam.Role) -> None:
         """Read runs and what lives beside them; write only the latter. No key named means no access."""

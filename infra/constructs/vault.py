@@ -10,10 +10,11 @@ from infra.constructs.acknowledge import acknowledge, acknowledge_wildcards
 
 CODE = "code/*"
 RUNS = "runs/*"
+CHECKPOINTS = ("runs/*/shards/*", "runs/*/parts/*", "runs/*/manifests/*")
 
 
 class Vault(Construct):
-    """A versioned bucket, kept when the stack goes. No role of the stack may delete from it."""
+    """A versioned bucket, kept when the stack goes. Two functions may delete checkpoints from it, and nobody else."""
 
     def __init__(self, scope: Construct, name: str, config: Config) -> None:
         super().__init__(scope, name)
@@ -31,6 +32,7 @@ class Vault(Construct):
             server_access_logs_prefix="access/",
             removal_policy=RemovalPolicy.RETAIN,
             lifecycle_rules=[
+                # We make no multipart uploads: these are older releases' or somebody else's.
                 aws_s3.LifecycleRule(id="abandoned-uploads", abort_incomplete_multipart_upload_after=Duration.days(2)),
                 # Nothing here is ever overwritten: an older version is the trace of somebody else's write.
                 aws_s3.LifecycleRule(
@@ -61,6 +63,10 @@ class Vault(Construct):
         """List versions and read checkpoints, to compare them with their manifests."""
         self._grant_sight(role, ["s3:ListBucket", "s3:ListBucketVersions"])
         self._grant(role, "ReadRuns", ["s3:GetObject", "s3:GetObjectVersion"], RUNS)
+
+    def grant_collection(self, role: aws_iam.Role) -> None:
+        """Delete versions of checkpoints by name: no marker, no log, no code, and nothing that is not listed first."""
+        self._grant(role, "DeleteCheckpoints", ["s3:DeleteObjectVersion"], *CHECKPOINTS)
 
     def grant_attempts(self, role: aws_iam.Role) -> None:
         """Read code and checkpoints, add to the checkpoints and logs; never delete."""

@@ -32,6 +32,7 @@ RUNS_INDEX = "runs"
 LISTED = "RUN"
 ROW = "ROW"
 LEASE = "LEASE"
+RETIRED = "retired_at"  # attribute of a commit's item, where a commit that builds on it can require its absence
 PROMOTED = "promoted"  # attribute of a commit's item; its absence is the older writer's no
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
@@ -232,7 +233,8 @@ def read_commit(item: Item) -> Commit:
 
 def read_checkpoint(item: Item, verdict: Verdict | None) -> Checkpoint:
     """The checkpoint in its commit's item, which also says what became of it."""
-    return Checkpoint(read_commit(item), verdict, PROMOTED in item)
+    retired_at = datetime.fromisoformat(item[RETIRED]["S"]) if RETIRED in item else None
+    return Checkpoint(read_commit(item), verdict, PROMOTED in item, retired_at)
 
 
 def read_verdict(item: Item) -> Verdict:

@@ -10,10 +10,12 @@ from spotrelay.aws.reading import NEWEST, load_checkpoints, load_run
 from spotrelay.aws.table import ABSENT, Condition, ConditionFailed, Table
 from spotrelay.core import lease as rules
 from spotrelay.core.checkpoint import Checkpoint, CheckpointId, Commit, unpromotable
-from spotrelay.core.errors import AlreadyExists, Contention, Fenced, InvalidInput, Missing
+from spotrelay.core.errors import AlreadyExists, Contention, Fenced, InvalidInput, Missing, Retired
 from spotrelay.core.lease import Lease
 from spotrelay.core.live import ExitReport, Heartbeat
 from spotrelay.core.run import Run
+
+USABLE = Condition(f"attribute_exists(#pk) AND attribute_not_exists(#{layout.RETIRED})")
 
 
 class DynamoLiveStore:
@@ -48,9 +50,11 @@ class DynamoLiveStore:
                 ":save": {"N": str(commit.save)},
             },
         )
+        live = layout.live_key(commit.run_id)
         actions = [
-            self._table.update_of(layout.live_key(commit.run_id), layout.LEASE, "SET #save = :save", held),
+            self._table.update_of(live, layout.LEASE, "SET #save = :save", held),
             self._table.put_of(layout.commit_item(commit), ABSENT),
+            *(self._table.check_of(live, layout.commit_key(base), USABLE) for base in sorted(set(commit.builds_on))),
         ]
         try:
             self._table.transact(actions, f"committing checkpoint {commit.id} of run {commit.run_id}")
@@ -65,7 +69,7 @@ class DynamoLiveStore:
             "#holder = :holder AND #generation >= :generation AND #floor <= #generation",
             {":holder": {"S": holder}, ":generation": {"N": str(checkpoint.generation)}},
         )
-        mark = Condition("attribute_exists(#pk)", {":true": {"BOOL": True}})
+        mark = Condition(USABLE.expression, {":true": {"BOOL": True}})
         live, sort = layout.live_key(run_id), layout.commit_key(checkpoint)
         actions = [
             self._table.check_of(live, layout.LEASE, held),
@@ -115,12 +119,20 @@ class DynamoLiveStore:
             raise AlreadyExists(
                 f"run {commit.run_id}: checkpoint {commit.generation}.{lease.save} was committed before {commit.id}"
             )
+        for base in commit.builds_on:
+            if not self._may_be_built_on(commit.run_id, base):
+                raise Retired(f"run {commit.run_id}: {commit.id} builds on {base}, which was retired: save whole")
         raise Contention(f"run {commit.run_id}: the lease changed while {commit.id} was committed; send it again")
+
+    def _may_be_built_on(self, run_id: str, checkpoint: CheckpointId) -> bool:
+        doing = f"reading checkpoint {checkpoint} of run {run_id}"
+        item = self._table.get(layout.live_key(run_id), layout.commit_key(checkpoint), doing)
+        return item is not None and layout.RETIRED not in item
 
     def _is_promoted(self, run_id: str, checkpoint: CheckpointId) -> bool:
         """Whether it is promoted already; raises when it never can be.
 
-        A commit's item changes in nothing that decides this, so it may be asked for beforehand.
+        Reason and health never change, so they may be asked for beforehand; the rest is required again.
         """
         doing = f"reading checkpoint {checkpoint} of run {run_id}"
         item = self._table.get(layout.live_key(run_id), layout.commit_key(checkpoint), doing)
@@ -129,6 +141,8 @@ class DynamoLiveStore:
             raise Missing(f"run {run_id}: there is no checkpoint {checkpoint}")
         if why_not := unpromotable(layout.read_commit(item)):
             raise InvalidInput(f"run {run_id}: {why_not}")
+        if layout.PROMOTED not in item and layout.RETIRED in item:
+            raise Retired(f"run {run_id}: {checkpoint} is retired")
         return layout.PROMOTED in item
 
     def _explain_promotion(self, run_id: str, checkpoint: CheckpointId, holder: str) -> None:

@@ -17,6 +17,8 @@ from spotrelay.core.ports import Body, StoredObject, size_of
 BEYOND_THE_END = frozenset({"InvalidRange", "416"})
 NO_SUCH_VERSION = frozenset({"InvalidArgument", "400"})  # a text that never was a version id
 
+NO_SUCH_OBJECT = frozenset({"NoSuchVersion", "NoSuchKey", "404"})
+
 
 class S3ObjectStore:
     """An `ObjectStore` over one bucket."""
@@ -81,6 +83,15 @@ class S3ObjectStore:
             version_id is None,
             from_answer(answer),
         )
+
+    def delete(self, key: str, version_id: str) -> None:
+        """Take one version out of the bucket for good. S3 says yes to what is gone already as well."""
+        doing = f"deleting {_named(self.bucket, key, version_id)}"
+        try:
+            self._client.delete_object(Bucket=self.bucket, Key=key, VersionId=version_id)
+        except FAILURES as error:
+            if code_of(error) not in NO_SUCH_VERSION | NO_SUCH_OBJECT:
+                raise failed_write(error, doing, self._no_bucket) from error
 
     def list_versions(self, prefix: str) -> Iterator[StoredObject]:
         """Every version under a prefix that is not a delete marker; 1,000 a request."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from spotrelay.aws import layout
 from spotrelay.aws.lease_item import change_lease
-from spotrelay.aws.reading import load_run
+from spotrelay.aws.reading import NEWEST, load_checkpoints, load_run
 from spotrelay.aws.table import ABSENT, Condition, ConditionFailed, Table
 from spotrelay.core import lease as rules
-from spotrelay.core.checkpoint import Verdict
+from spotrelay.core.checkpoint import Checkpoint, CheckpointId, Verdict
 from spotrelay.core.errors import AlreadyExists, Contention, LostRace, OutcomeUnknown, Unavailable, UnknownRun
 from spotrelay.core.lease import Lease
 from spotrelay.core.run import Entry, Run
@@ -82,6 +82,40 @@ class DynamoRunStore:
             )
         except ConditionFailed:
             return  # condemned by another; that stands
+
+    def checkpoints(self, run_id: str, limit: int = NEWEST) -> tuple[Checkpoint, ...]:
+        """The newest checkpoints with what is known about them, newest first."""
+        return load_checkpoints(self._table, run_id, limit)
+
+    def retire(self, run_id: str, checkpoint: Checkpoint, at: datetime) -> bool:
+        """Let nothing use this checkpoint from now on; the first date stays."""
+        unless_promoted = "" if checkpoint.promoted or checkpoint.condemned else " AND attribute_not_exists(#promoted)"
+        try:
+            self._table.update(
+                layout.live_key(run_id),
+                layout.commit_key(checkpoint.id),
+                f"SET #{layout.RETIRED} = :at",
+                f"retiring checkpoint {checkpoint.id} of run {run_id}",
+                Condition(
+                    f"attribute_exists(#pk) AND attribute_not_exists(#{layout.RETIRED}){unless_promoted}",
+                    {":at": {"S": at.astimezone(UTC).isoformat()}},
+                ),
+            )
+        except ConditionFailed as error:
+            return error.found is not None and layout.RETIRED in error.found
+        return True
+
+    def forget(self, run_id: str, checkpoint: CheckpointId) -> None:
+        """Take a retired checkpoint out of the table, with its verdict."""
+        retired = Condition(f"attribute_exists(#{layout.RETIRED})")
+        actions = [
+            self._table.delete_of(layout.live_key(run_id), layout.commit_key(checkpoint), retired),
+            self._table.delete_of(layout.run_key(run_id), layout.verdict_key(checkpoint)),
+        ]
+        try:
+            self._table.transact(actions, f"forgetting checkpoint {checkpoint} of run {run_id}")
+        except ConditionFailed:
+            return  # gone already, or not retired
 
     def run_of(self, instance_id: str) -> str | None:
         """The run that this machine belongs to."""

@@ -111,6 +111,22 @@ class Table:
         """A condition on an item that stays as it is, as one action of a transaction."""
         return {"ConditionCheck": {"TableName": self.name, "Key": key(partition, sort)} | condition.arguments()}
 
+    def update(self, partition: str, sort: str, change: str, doing: str, condition: Condition) -> None:
+        """Change some attributes of an item; the values are those of the condition.
+
+        Raises:
+            ConditionFailed: the condition was not met; nothing was written.
+        """
+        try:
+            self._client.update_item(**self.update_of(partition, sort, change, condition)["Update"])
+        except FAILURES as error:
+            raise self._failed(error, doing) from error
+
+    def delete_of(self, partition: str, sort: str, condition: Condition | None = None) -> dict[str, Any]:
+        """Taking an item away, as one action of a transaction."""
+        conditional = condition.arguments() if condition else {}
+        return {"Delete": {"TableName": self.name, "Key": key(partition, sort)} | conditional}
+
     def update_of(self, partition: str, sort: str, update: str, condition: Condition) -> dict[str, Any]:
         """An update, as one action of a transaction; its values are those of the condition."""
         request = {"TableName": self.name, "Key": key(partition, sort), "UpdateExpression": update}

@@ -44,11 +44,11 @@ class CheckpointId:
     def __str__(self) -> str:
         return f"{self.generation}.{self.save}"
 
-
-def parse_id(text: str) -> CheckpointId:
-    """The id in its written form; 0.0, which comes before all of them, for an empty text."""
-    generation, _, save = text.partition(".")
-    return CheckpointId(int(generation or 0), int(save or 0))
+    @staticmethod
+    def of(text: str) -> CheckpointId:
+        """The id in a text that `str` made of one; an empty text comes before every id."""
+        generation, _, save = text.partition(".")
+        return CheckpointId(int(generation or 0), int(save or 0))
 
 
 @dataclass(frozen=True)
@@ -146,6 +146,7 @@ class Commit:
     durable_s: float = 0.0  # from snapshot to the last shard durable, seconds
     why: str = ""  # the reason for its health, or for a rollback
     back_to: str = ""  # id of the checkpoint that was rolled back to; those in between are left behind
+    builds_on: tuple[CheckpointId, ...] = ()  # whose shards its manifest names beside its own
     schema: int = 1
 
     @property
@@ -175,6 +176,7 @@ class Checkpoint:
     commit: Commit
     verdict: Verdict | None = None
     promoted: bool = False  # its attempt saw the steps after it stay healthy
+    retired_at: datetime | None = None  # nothing may use it from then on; by the control plane's clock
 
     @property
     def id(self) -> CheckpointId:
@@ -196,7 +198,12 @@ class Checkpoint:
     @property
     def usable(self) -> bool:
         """Whether a run may ever be resumed from it, once it is verified."""
-        return not self.condemned and self.commit.health is not Health.BAD
+        return not self.condemned and not self.retired and self.commit.health is not Health.BAD
+
+    @property
+    def retired(self) -> bool:
+        """Whether its objects are about to be deleted, or are deleted already."""
+        return self.retired_at is not None
 
     def is_stale(self, recheck_after: datetime | None) -> bool:
         """Whether a machine was lost since it was last compared with S3: then it is compared again first."""
@@ -205,13 +212,15 @@ class Checkpoint:
 
     @property
     def state(self) -> str:
-        """One word for a person: committed, verified or condemned."""
-        return "condemned" if self.condemned else "verified" if self.verified else "committed"
+        """One word for a person: condemned, retired, verified or committed."""
+        if self.condemned or self.retired:
+            return "condemned" if self.condemned else "retired"
+        return "verified" if self.verified else "committed"
 
 
 def left_behind(checkpoints: tuple[Checkpoint, ...]) -> frozenset[CheckpointId]:
     """Those between a rollback's target and the checkpoint taken after it: the run had diverged there."""
-    back = [(parse_id(c.commit.back_to), c.id) for c in checkpoints if c.commit.back_to]
+    back = [(CheckpointId.of(c.commit.back_to), c.id) for c in checkpoints if c.commit.back_to]
     return frozenset(c.id for c in checkpoints if any(target < c.id < after for target, after in back))
 
 
@@ -244,6 +253,12 @@ def awaiting_verification(checkpoints: tuple[Checkpoint, ...]) -> tuple[Checkpoi
     behind = left_behind(checkpoints)
     newer = (c for c in checkpoints if (candidate is None or c.id > candidate.id) and c.id not in behind)
     return tuple(c for c in newer if c.pending and c.usable)
+
+
+def last_condemned_at(checkpoints: tuple[Checkpoint, ...]) -> datetime | None:
+    """When the newest verdict against one of these was reached; None when there is none."""
+    verdicts = (c.verdict for c in checkpoints if c.verdict is not None and not c.verdict.ok)
+    return max((v.checked_at for v in verdicts if v.checked_at is not None), default=None)
 
 
 def shard_key(run_id: str, generation: int, save: int, rank: int, part: int, digest: str) -> str:

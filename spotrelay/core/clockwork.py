@@ -23,6 +23,7 @@ class Timings:
     verification: timedelta = timedelta(minutes=2)  # how long a resume waits for one under way
     beat: timedelta = timedelta(seconds=10)  # between heartbeats
     poll: timedelta = timedelta(seconds=5)  # between looks at the metadata service
+    grace: timedelta = timedelta(hours=2)  # from the moment that nobody may use an object to its deletion
     settle: timedelta = timedelta(seconds=30)  # after a write of ours, until a sweep may redo it
 
     @property

@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from spotrelay.core.checkpoint import Checkpoint, awaiting_verification, resume_candidate
+from spotrelay.core.checkpoint import Checkpoint, awaiting_verification, last_condemned_at, resume_candidate
 from spotrelay.core.clockwork import OBSERVATIONS
 from spotrelay.core.decisions import (
+    Collect,
     Conclude,
     Decision,
     Fence,
     Observe,
+    Recheck,
     Reserve,
     Resolve,
     Rest,
@@ -35,12 +37,22 @@ from spotrelay.core.spec import NoCheckpoint, pools_of
 def decide(run: Run, now: datetime, site: Site) -> Decision:
     """The next thing to do for this run, and why."""
     if run.status.final:
-        return _fence(run) or Rest(f"the run {run.status.value}")
+        return _fence(run) or _collect(run, now, site) or _last_look(run)
     fence = _fence(run)
     if fence is not None:
         return fence
     waits = []
-    for rule in (_limits, _end_machines, _pending_launch, _replace_noticed, _verify, _need_machine, _observe):
+    for rule in (
+        _limits,
+        _end_machines,
+        _pending_launch,
+        _replace_noticed,
+        _verify,
+        _need_machine,
+        _recheck,
+        _observe,
+        _collect,
+    ):
         decision = rule(run, now, site)
         if isinstance(decision, Wait):
             waits.append(decision)
@@ -152,6 +164,17 @@ def _verify(run: Run, now: datetime, site: Site) -> Decision | None:
     if candidate is None or not candidate.is_stale(run.recheck_after) or run.outcome is not None:
         return None
     return Verify((candidate,), "the machine was lost since it was last compared with S3")
+
+
+def _recheck(run: Run, now: datetime, site: Site) -> Decision | None:
+    """What was found damaged in one checkpoint may be in others, whatever was found of them before."""
+    if run.outcome is not None or (run.verify_at is not None and now < run.verify_at):
+        return None
+    since = last_condemned_at(run.checkpoints)
+    doubtful = tuple(c for c in run.checkpoints if c.verified and c.usable and c.is_stale(since))
+    if not doubtful:
+        return None
+    return Recheck(_newest_first(doubtful), "another checkpoint was condemned since, and they may share a shard")
 
 
 def _newest_first(checkpoints: tuple[Checkpoint, ...]) -> tuple[Checkpoint, ...]:
@@ -277,6 +300,19 @@ def _doubtful(run: Run, attempt: Attempt, now: datetime, site: Site) -> bool:
     return (overdue or _silent(run, attempt, now, timings.silence)) and now >= last + timings.watch / 2
 
 
+def _collect(run: Run, now: datetime, site: Site) -> Decision | None:
+    """Last of all, since nobody waits for it."""
+    due_at = run.upkeep.due_at
+    if due_at is None or now < due_at:
+        return None
+    return Collect("what no checkpoint names any more is deleted after a grace")
+
+
+def _last_look(run: Run) -> Decision:
+    over = f"the run {run.status.value}"
+    return Wait(run.upkeep.due_at, f"{over}; its bucket is still being tidied") if run.upkeep.due_at else Rest(over)
+
+
 # When to look again
 
 
@@ -291,7 +327,7 @@ def _moments(run: Run, now: datetime, site: Site) -> Iterator[datetime]:
     if run.live:
         yield now + timings.watch
     yield run.created_at + timedelta(hours=run.spec.limits.max_hours)
-    yield from (t for t in (run.verify_at, run.retry_at, _money_ends(run, now)) if t)
+    yield from (t for t in (run.verify_at, run.retry_at, run.upkeep.due_at, _money_ends(run, now)) if t)
     if run.intent is not None and run.intent.due_at is not None:
         yield run.intent.due_at
     for attempt in run.live:

@@ -27,6 +27,21 @@ class Verify:
 
 
 @dataclass(frozen=True)
+class Recheck:
+    """Compare each of these checkpoints with S3 again, newest first."""
+
+    checkpoints: tuple[Checkpoint, ...]
+    why: str
+
+
+@dataclass(frozen=True)
+class Collect:
+    """Retire what need not be kept, and delete what nothing names any more."""
+
+    why: str
+
+
+@dataclass(frozen=True)
 class Reserve:
     """Write down a launch before it is asked for."""
 
@@ -91,4 +106,4 @@ class Rest:
     why: str
 
 
-Decision = Fence | Verify | Reserve | Send | Resolve | Observe | Terminate | Conclude | Wait | Rest
+Decision = Fence | Verify | Recheck | Reserve | Send | Resolve | Observe | Terminate | Collect | Conclude | Wait | Rest

@@ -60,5 +60,9 @@ class Damaged(SpotrelayError):
         self.version = version
 
 
+class Retired(SpotrelayError):
+    """What a save builds on was retired or condemned. Nothing was committed: save whole."""
+
+
 class UnknownFormat(SpotrelayError):
     """Written by a newer version. Upgrade this side; what is there was not touched."""

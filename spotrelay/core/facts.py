@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from spotrelay.core.notice import InstanceState, InterruptionNotice, RebalanceRecommendation, StateChange
 from spotrelay.core.ports import LaunchAnswer, Machine
+from spotrelay.core.retention import Upkeep
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,30 @@ class Verified:
     save: int
     ok: bool
     problem: str = ""
+    key: str = ""  # of the shard that is damaged, where a reader named it: every checkpoint with it is condemned
+    version_id: str = ""  # of that shard
 
 
 @dataclass(frozen=True)
 class VerificationPostponed:
     """S3 gave no answer that a verdict could be built on."""
+
+    why: str
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The bucket was looked through for what no checkpoint names any more."""
+
+    upkeep: Upkeep  # how far that has come
+    retired: tuple[str, ...] = ()  # ids of checkpoints that may not be used from now on
+    forgotten: tuple[str, ...] = ()  # ids of checkpoints of which nothing is left
+    deleted: int = 0  # objects
+
+
+@dataclass(frozen=True)
+class CollectionPostponed:
+    """S3 or the table gave no answer: nothing is deleted on a guess."""
 
     why: str
 
@@ -98,5 +118,7 @@ Fact = (
     | TerminateAsked
     | Verified
     | VerificationPostponed
+    | Collected
+    | CollectionPostponed
     | CancelRequested
 )

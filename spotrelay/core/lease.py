@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from spotrelay.core.checkpoint import CheckpointId
 from spotrelay.core.errors import Fenced, LeaseHeld
+
+LAST_SAVE = 10**9  # above every save of a generation
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,17 @@ def may_commit(lease: Lease, generation: int, holder: str) -> bool:
 def may_promote(lease: Lease, generation: int, holder: str) -> bool:
     """The condition of every promotion: whoever holds the lease speaks about its own and earlier checkpoints."""
     return lease.held and lease.holder == holder and generation <= lease.generation
+
+
+def settled(lease: Lease) -> CheckpointId:
+    """The highest number of a save of which it is certain for good whether it was committed.
+
+    A commit needs the lease under its own generation and a higher save than the newest one; who
+    has lost the lease never gets it back. So whatever has no commit up to here never will have.
+    """
+    if lease.held:
+        return CheckpointId(lease.generation, lease.save)
+    return CheckpointId(max(lease.generation, lease.floor - 1), LAST_SAVE)
 
 
 def take(lease: Lease, generation: int, holder: str) -> Lease:

@@ -20,6 +20,8 @@ from spotrelay.core.notice import InstanceState
 from spotrelay.core.placement import Pool, Refusal, Rung
 from spotrelay.core.run import Entry, Run
 
+EVERY = 1_000_000  # as a limit: all of them
+
 
 class Clock(Protocol):
     """The control plane's one clock."""
@@ -67,6 +69,22 @@ class RunStore(Protocol):
 
     def record_verdict(self, run_id: str, verdict: Verdict) -> None:
         """Write what a verification found. A condemned checkpoint never becomes verified again."""
+        ...
+
+    def checkpoints(self, run_id: str, limit: int = 20) -> tuple[Checkpoint, ...]:
+        """The newest checkpoints with what is known about them, newest first, read consistently."""
+        ...
+
+    def retire(self, run_id: str, checkpoint: Checkpoint, at: datetime) -> bool:
+        """Let nothing use this checkpoint from now on: no commit that builds on it succeeds once this returns.
+
+        Returns whether it is retired. It is not when it was promoted since it was read, unless it is
+        condemned, or when it is not there any more. The first date stays.
+        """
+        ...
+
+    def forget(self, run_id: str, checkpoint: CheckpointId) -> None:
+        """Take a retired checkpoint out of the table, with its verdict. Harmless when it is gone, or not retired."""
         ...
 
     def run_of(self, instance_id: str) -> str | None:
@@ -123,6 +141,7 @@ class LiveStore(Protocol):
         Raises:
             Fenced: the lease is another's, and this checkpoint was not committed.
             AlreadyExists: another checkpoint was committed under this generation and save.
+            Retired: what it builds on may not be used any more; save whole.
             Contention: nothing was written; send it again.
             OutcomeUnknown: the reply was lost; send it again, or read back.
         """
@@ -136,6 +155,7 @@ class LiveStore(Protocol):
         Raises:
             InvalidInput: it was taken in a notice, or is not healthy: it can never be promoted.
             Missing: there is no such checkpoint, or no more.
+            Retired: it is about to be deleted.
             Fenced: the lease is another's, and this checkpoint was not promoted.
             Contention: nothing was written; send it again.
             OutcomeUnknown: the reply was lost; send it again, or read back.
@@ -242,6 +262,10 @@ class ObjectStore(Protocol):
         Raises:
             Missing: no such object or version.
         """
+        ...
+
+    def delete(self, key: str, version_id: str) -> None:
+        """Take one version out of the bucket for good; for the control plane alone. Harmless when it is gone."""
         ...
 
     def list_versions(self, prefix: str) -> Iterator[StoredObject]:

@@ -7,9 +7,11 @@ from datetime import datetime
 from functools import singledispatch
 from zlib import crc32
 
-from spotrelay.core.checkpoint import parse_id
+from spotrelay.core.checkpoint import CheckpointId
 from spotrelay.core.facts import (
     CancelRequested,
+    Collected,
+    CollectionPostponed,
     Fact,
     LaunchAbandoned,
     LaunchAnswered,
@@ -38,7 +40,7 @@ def record(run: Run, fact: Fact, now: datetime, site: Site) -> Run:
     Raises:
         IllegalTransition: a defect of ours; nothing may be written.
     """
-    if run.status.final:
+    if run.status.final and not isinstance(fact, (Collected, CollectionPostponed)):
         return run
     return settle(run, _apply(fact, run, now, site))
 
@@ -54,6 +56,7 @@ def absorb(run: Run, now: datetime, site: Site) -> Run:
         if beat is not None:
             after = _absorb_heartbeat(after, beat, now)
     after = _absorb_commits(after, now)
+    after = _absorb_writer(after, now, site)
     for report in sorted(run.reports, key=lambda r: r.generation):
         after = settle(after, _absorb_report(after, report, now, site))
     return settle(after, _absorb_silence(after, now, site))
@@ -103,8 +106,16 @@ def _absorb_heartbeat(run: Run, beat: Heartbeat, now: datetime) -> Run:
     return replace(run, failures=0) if new.last_step > best else run
 
 
+def _absorb_writer(run: Run, now: datetime, site: Site) -> Run:
+    """From the first lease on there may be something in the bucket that nobody will ever name."""
+    written = run.lease is not None and run.lease.generation > 0
+    if not written or run.upkeep.begun:
+        return run
+    return replace(run, upkeep=replace(run.upkeep, due_at=now + site.timings.grace / 2))
+
+
 def _absorb_commits(run: Run, now: datetime) -> Run:
-    noted = parse_id(run.noted_commit)
+    noted = CheckpointId.of(run.noted_commit)
     fresh = sorted((c for c in run.checkpoints if c.id > noted), key=lambda c: c.id)
     for checkpoint in fresh:
         commit = checkpoint.commit
@@ -326,6 +337,20 @@ def _(fact: VerificationPostponed, run: Run, now: datetime, site: Site) -> Run:
     first = run.verify_at is None
     run = replace(run, verify_at=now + site.timings.settle)
     return note(run, "unverified", f"no verdict yet: {fact.why}", now) if first else run
+
+
+@_apply.register
+def _(fact: Collected, run: Run, now: datetime, site: Site) -> Run:
+    run = replace(run, upkeep=fact.upkeep)
+    if not fact.deleted and not fact.forgotten:
+        return run
+    about = f", the last of checkpoints {', '.join(fact.forgotten)}" if fact.forgotten else ""
+    return note(run, "collected", f"{fact.deleted} objects deleted that no checkpoint names{about}", now)
+
+
+@_apply.register
+def _(fact: CollectionPostponed, run: Run, now: datetime, site: Site) -> Run:
+    return replace(run, upkeep=replace(run.upkeep, due_at=now + site.timings.backoff_most))
 
 
 @_apply.register

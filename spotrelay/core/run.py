@@ -12,6 +12,7 @@ from spotrelay.core.errors import IllegalTransition
 from spotrelay.core.lease import Lease
 from spotrelay.core.live import ExitReport, Heartbeat
 from spotrelay.core.placement import Pool, Refusal
+from spotrelay.core.retention import Upkeep
 from spotrelay.core.spec import Spec
 
 
@@ -195,6 +196,7 @@ class Run:
     noted_commit: str = ""  # id of the newest commit that the timeline shows
     ended_at: datetime | None = None
     due_at: datetime | None = None
+    upkeep: Upkeep = field(default_factory=Upkeep)
     schema: int = 1
     # read together with the row, never written with it
     lease: Lease | None = field(default=None, compare=False)
@@ -259,7 +261,7 @@ def settle(before: Run, after: Run) -> Run:
         IllegalTransition: a move that no table allows; nothing may be written.
     """
     if before.status.final:
-        if replace(after, due_at=None) != replace(before, due_at=None):
+        if replace(after, due_at=before.due_at, upkeep=before.upkeep) != before:
             raise IllegalTransition(f"run {before.run_id} is {before.status.value}: it does not change any more")
         return after
     for attempt in after.attempts if after.attempts is not before.attempts else ():

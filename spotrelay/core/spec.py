@@ -31,6 +31,7 @@ MOST_LAUNCHES = 400  # the run's row names every attempt, and an item holds 400 
 LONGEST_INTERVAL_S = 7 * 86_400
 MOST_SUSPECT_STEPS = 50  # a band of 128 losses has taken in what lasts longer than this
 MOST_ROLLBACKS = 16  # a manifest names them all
+MOST_KEPT = 100  # of the newest checkpoints
 
 
 class NoCheckpoint(Enum):
@@ -77,6 +78,14 @@ class HealthRules:
 
 
 @dataclass(frozen=True)
+class Keep:
+    """Which checkpoints stay while the run goes on, beside the newest that may be resumed from or rolled back to."""
+
+    newest: int = 3  # of those that are verified and not bad
+    every_steps: int | None = None  # and the first at or after each multiple of so many steps; these stay for good
+
+
+@dataclass(frozen=True)
 class Spec:
     """A run as its user wrote it."""
 
@@ -95,6 +104,7 @@ class Spec:
     limits: Limits = Limits()
     cadence: Cadence = Cadence()
     health: HealthRules = HealthRules()
+    keep: Keep = Keep()
 
 
 def parse_spec(data: Any) -> Spec:
@@ -247,6 +257,8 @@ def _limit_problems(spec: Spec) -> list[str]:
         "health.suspect_steps": (health.suspect_steps, MOST_SUSPECT_STEPS),
         "health.max_rollbacks": (health.max_rollbacks, MOST_ROLLBACKS),
         "health.window_steps": (health.window_steps, None),
+        "keep.newest": (spec.keep.newest, MOST_KEPT),
+        "keep.every_steps": (spec.keep.every_steps, None),
         **{f"limits.on_demand_prices.{kind}": (price, None) for kind, price in limits.on_demand_prices.items()},
     }
     for name, (value, most) in bounds.items():

@@ -83,6 +83,12 @@ class MemoryObjects:
             version = self._version(key, version_id)
             return _shown(key, version, latest=self._latest(key) is version)
 
+    def delete(self, key: str, version_id: str) -> None:
+        """Take one version out of the bucket for good."""
+        with self._lock:
+            kept = [v for v in self._keys.get(key, []) if v.version_id != version_id]
+            self._keys = {**self._keys, key: kept} if kept else {k: v for k, v in self._keys.items() if k != key}
+
     def list_versions(self, prefix: str) -> Iterator[StoredObject]:
         """Every version under a prefix that is not a delete marker, newest of each key first."""
         with self._lock:
@@ -102,7 +108,7 @@ class MemoryObjects:
         with self._lock:
             return _shown(key, self._add(key, body), latest=True)
 
-    def delete(self, key: str) -> None:
+    def hide(self, key: str) -> None:
         """Put a delete marker on top; the versions beneath stay."""
         with self._lock:
             self._keys.setdefault(key, []).append(_Version(self._next_id(), None, "", ""))

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from spotrelay.core import lease as rules
 from spotrelay.core.checkpoint import Checkpoint, CheckpointId, Commit, Verdict, resume_candidate, unpromotable
-from spotrelay.core.errors import AlreadyExists, Fenced, InvalidInput, LostRace, Missing, UnknownRun
+from spotrelay.core.errors import AlreadyExists, Fenced, InvalidInput, LostRace, Missing, Retired, UnknownRun
 from spotrelay.core.lease import Lease
 from spotrelay.core.live import ExitReport, Heartbeat
 from spotrelay.core.row import decode_run, decode_value, encode_run, encode_value
@@ -42,6 +42,7 @@ class MemoryStore:
         self._verdicts: defaultdict[str, dict[CheckpointId, Verdict]] = defaultdict(dict)
         self._commits: defaultdict[str, dict[CheckpointId, Commit]] = defaultdict(dict)
         self._promoted: defaultdict[str, set[CheckpointId]] = defaultdict(set)
+        self._retired: defaultdict[str, dict[CheckpointId, datetime]] = defaultdict(dict)
         self._beats: defaultdict[str, dict[int, Heartbeat]] = defaultdict(dict)
         self._reports: defaultdict[str, dict[int, ExitReport]] = defaultdict(dict)
         self._machines: dict[str, str] = {}
@@ -91,6 +92,28 @@ class MemoryStore:
             old = self._verdicts[run_id].get(verdict.id)
             if old is None or old.ok or not verdict.ok:
                 self._verdicts[run_id][verdict.id] = _wired(verdict)
+
+    def retire(self, run_id: str, checkpoint: Checkpoint, at: datetime) -> bool:
+        """Let nothing use this checkpoint from now on."""
+        with self._lock:
+            self._version(run_id)
+            if checkpoint.id not in self._commits[run_id]:
+                return False
+            if checkpoint.id in self._retired[run_id]:
+                return True
+            promoted_since = checkpoint.id in self._promoted[run_id] and not checkpoint.promoted
+            if promoted_since and not checkpoint.condemned:
+                return False
+            self._retired[run_id][checkpoint.id] = at
+            return True
+
+    def forget(self, run_id: str, checkpoint: CheckpointId) -> None:
+        """Take a retired checkpoint out of the table, with its verdict."""
+        with self._lock:
+            if checkpoint in self._retired[run_id]:
+                for kept in (self._commits, self._verdicts, self._retired):
+                    kept[run_id].pop(checkpoint, None)
+                self._promoted[run_id].discard(checkpoint)
 
     def run_of(self, instance_id: str) -> str | None:
         """The run that this machine belongs to."""
@@ -153,6 +176,9 @@ class MemoryStore:
                 raise AlreadyExists(
                     f"run {commit.run_id}: checkpoint {commit.generation}.{lease.save} was committed before {commit.id}"
                 )
+            gone = [base for base in commit.builds_on if not self._may_be_built_on(commit.run_id, base)]
+            if gone:
+                raise Retired(f"run {commit.run_id}: {commit.id} builds on {gone[0]}, which was retired: save whole")
             self._commits[commit.run_id][commit.id] = _wired(commit)
             self._leases[commit.run_id] = replace(lease, save=commit.save)
 
@@ -167,6 +193,8 @@ class MemoryStore:
                 raise InvalidInput(f"run {run_id}: {why_not}")
             if checkpoint in self._promoted[run_id]:
                 return
+            if checkpoint in self._retired[run_id]:
+                raise Retired(f"run {run_id}: {checkpoint} is retired")
             if not rules.may_promote(lease, checkpoint.generation, holder):
                 raise Fenced(f"run {run_id}: {holder} does not hold the lease, {checkpoint} was not promoted")
             self._promoted[run_id].add(checkpoint)
@@ -206,9 +234,13 @@ class MemoryStore:
         else:
             self._due[run.run_id] = run.due_at
 
+    def _may_be_built_on(self, run_id: str, checkpoint: CheckpointId) -> bool:
+        return checkpoint in self._commits[run_id] and checkpoint not in self._retired[run_id]
+
     def _known(self, commit: Commit) -> Checkpoint:
         run_id = commit.run_id
-        return Checkpoint(commit, self._verdicts[run_id].get(commit.id), commit.id in self._promoted[run_id])
+        promoted = commit.id in self._promoted[run_id]
+        return Checkpoint(commit, self._verdicts[run_id].get(commit.id), promoted, self._retired[run_id].get(commit.id))
 
     def _far_enough(self, run_id: str) -> tuple[Checkpoint, ...]:
         found = self.checkpoints(run_id, NEWEST)

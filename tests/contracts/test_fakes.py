@@ -19,7 +19,7 @@ def test_a_deleted_object_keeps_its_versions_and_frees_its_key() -> None:
     objects = MemoryObjects()
     first = objects.put("a", b"one")
 
-    objects.delete("a")
+    objects.hide("a")
 
     with pytest.raises(Missing):
         objects.get("a")

@@ -11,10 +11,12 @@ from spotrelay.core.checkpoint import Checkpoint, Commit, Health, Verdict
 from spotrelay.core.claim import claim
 from spotrelay.core.decide import decide, spent
 from spotrelay.core.decisions import (
+    Collect,
     Conclude,
     Decision,
     Fence,
     Observe,
+    Recheck,
     Reserve,
     Resolve,
     Rest,
@@ -26,6 +28,8 @@ from spotrelay.core.decisions import (
 from spotrelay.core.errors import IllegalTransition
 from spotrelay.core.facts import (
     CancelRequested,
+    Collected,
+    CollectionPostponed,
     LaunchAbandoned,
     LaunchAnswered,
     LaunchUnclear,
@@ -39,6 +43,7 @@ from spotrelay.core.notice import InstanceState, InterruptionNotice, NoticeSourc
 from spotrelay.core.placement import FailureScope, Pool, Refusal
 from spotrelay.core.ports import LaunchAnswer
 from spotrelay.core.record import absorb, record
+from spotrelay.core.retention import Upkeep
 from spotrelay.core.run import FINAL, RUN_MOVES, AttemptState, Run, RunStatus, settle
 from spotrelay.core.site import Site
 from spotrelay.core.spec import Limits, NoCheckpoint, Spec, pools_of
@@ -452,9 +457,51 @@ def test_a_final_run_rests_and_does_not_change_any_more() -> None:
     run = gone(record(training(), CancelRequested("enough"), NOON, SITE))
     assert run.status is RunStatus.CANCELLED
 
-    assert isinstance(decide(run, NOON, SITE), Rest)
+    tidied = record(run, Collected(Upkeep(since=NOON)), NOON, SITE)
+    assert isinstance(decide(tidied, NOON, SITE), Rest)
     with pytest.raises(IllegalTransition):
         settle(run, replace(run, launches=9))
+
+
+def test_a_final_run_is_due_until_its_bucket_is_tidy() -> None:
+    run = gone(record(training(), CancelRequested("enough"), NOON, SITE))
+
+    wait = decide(run, NOON, SITE)
+
+    assert wait == Wait(NOON + SITE.timings.grace / 2, "the run cancelled; its bucket is still being tidied")
+    assert isinstance(decide(run, wait.until, SITE), Collect)
+
+
+def test_nothing_is_collected_of_a_run_that_never_had_the_lease() -> None:
+    assert launched().upkeep.due_at is None
+
+
+def test_collecting_comes_after_everything_that_somebody_waits_for() -> None:
+    late = NOON + SITE.timings.grace
+
+    assert isinstance(decide(noticed(training(), late), late, SITE), Reserve)
+    assert isinstance(decide(training(), late, SITE), Collect)
+
+
+def test_a_collection_without_an_answer_is_tried_again_a_little_later() -> None:
+    late = NOON + SITE.timings.grace
+
+    run = record(training(), CollectionPostponed("S3 does not answer"), late, SITE)
+
+    assert run.upkeep.due_at == late + SITE.timings.backoff_most
+    assert not isinstance(decide(run, late, SITE), Collect)
+
+
+def test_once_a_checkpoint_is_condemned_the_others_are_compared_again_each_once() -> None:
+    run = committed(committed(training(), 1, NOON), 2, NOON + MINUTE, ok=False)
+
+    recheck = decide(run, NOON + MINUTE, SITE)
+
+    assert isinstance(recheck, Recheck)
+    assert [str(c.id) for c in recheck.checkpoints] == ["1.1"]
+    again = Verdict(1, 1, True, checked_at=NOON + 2 * MINUTE)
+    run = replace(run, checkpoints=tuple(replace(c, verdict=again) if c.verified else c for c in run.checkpoints))
+    assert not isinstance(decide(run, NOON + 2 * MINUTE, SITE), Recheck)
 
 
 def test_an_illegal_move_of_an_attempt_is_refused() -> None:

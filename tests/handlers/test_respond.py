@@ -81,6 +81,7 @@ def test_a_run_that_finishes_leaves_no_machine(world: World) -> None:
     world.settle(3)
 
     assert world.run().status is RunStatus.SUCCEEDED
+    world.settle(5, every=world.site.timings.grace)
     assert world.run().due_at is None
     assert not world.machines.alive
 

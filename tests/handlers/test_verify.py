@@ -118,7 +118,7 @@ def test_another_etag_without_any_checksum_to_compare_fails(objects: MemoryObjec
 
 def test_a_shard_under_a_delete_marker_fails(objects: MemoryObjects, written: tuple[Commit, Manifest]) -> None:
     commit, manifest = written
-    objects.delete(manifest.shards[0].key)
+    objects.hide(manifest.shards[0].key)
 
     assert f"{manifest.shards[0].key} was deleted or overwritten" in problem(commit, objects)
 

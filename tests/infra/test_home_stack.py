@@ -398,6 +398,8 @@ def test_alarmed_metrics_are_those_that_the_handlers_count(home: Template) -> No
         settings.QUARANTINED,
         settings.ORPHANS_TERMINATED,
         settings.SWEEP_FAILURES,
+        settings.CHECKPOINTS_OVERDUE,
+        settings.COLLECTIONS_POSTPONED,
     }
     for alarm in ours:
         assert alarm["Dimensions"] == [{"Name": settings.SERVICE_DIMENSION, "Value": "Spotrelay"}]

@@ -151,16 +151,37 @@ def test_one_role_is_passed_on_and_to_ec2_only(control: Role, home: Template) ->
 # … and keeps its hands off everything else.
 
 
-def test_the_control_plane_reads_checkpoints_and_writes_and_deletes_none(control: Role, home: Template) -> None:
+def test_the_control_plane_reads_checkpoints_and_writes_none(control: Role, home: Template) -> None:
     bucket = home.arn("AWS::S3::Bucket", "VaultBucket")
     key = f"{bucket}/runs/a/shards/000001/000001/0000-0000-aa.safetensors"
 
     assert control.may("s3:ListBucketVersions", bucket, {"s3:prefix": "runs/a/"})
     assert control.may("s3:GetObject", key)
     assert control.may("s3:GetObjectVersion", key)
-    for action in ("s3:PutObject", "s3:DeleteObject", "s3:DeleteObjectVersion", "s3:PutBucketPolicy"):
+    for action in ("s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload", "s3:PutBucketPolicy"):
         assert not control.may(action, key), action
     assert not control.may("s3:GetObject", f"{bucket}/code/secret.tar.gz")
+
+
+@pytest.mark.parametrize(
+    ("worker", "allowed"), [("RunsWorker", True), ("SweepWorker", True), ("InterruptionsWorker", False)]
+)
+def test_two_functions_delete_versions_of_checkpoints_and_nothing_else(
+    home: Template, worker: str, allowed: bool
+) -> None:
+    role, bucket = Role(home, worker), home.arn("AWS::S3::Bucket", "VaultBucket")
+    table = home.arn("AWS::DynamoDB::Table", "Store")
+
+    for kind in ("shards", "manifests", "parts"):
+        key = f"{bucket}/runs/a/{kind}/000001/000001/x"
+        assert role.may("s3:DeleteObjectVersion", key) is allowed
+        assert not role.may("s3:DeleteObject", key)
+    for other in ("runs/a/logs/1.log", "code/0.tar.gz", "shards/x", ""):
+        assert not role.may("s3:DeleteObjectVersion", f"{bucket}/{other}")
+    for keys in (["RUN#a"], ["LIVE#a"], ["LIVE#a", "RUN#a"]):
+        assert role.may("dynamodb:DeleteItem", table, {"dynamodb:LeadingKeys": keys}) is allowed
+    for context in ({}, {"dynamodb:LeadingKeys": ["INSTANCE#i-1"]}, {"dynamodb:LeadingKeys": ["EXPERIENCE"]}):
+        assert not role.may("dynamodb:DeleteItem", table, context)
 
 
 def test_the_control_plane_never_scans_deletes_or_reaches_another_table(control: Role, home: Template) -> None:

@@ -258,6 +258,9 @@ def test_a_frozen_base_is_uploaded_once(world: World, monkeypatch: pytest.Monkey
     assert all(0 < size < 0.1 * whole for size in later)
     named = {shard.key for shard in manifest(world).shards}
     assert any("/000001/000001/" in key for key in named)
+    bases = {c.id.save: [base.save for base in c.commit.builds_on] for c in world.checkpoints}
+    assert bases[1] == []
+    assert all(bases[save] == [save - 1] for save in range(3, 6))
     world.hand_over(2)
     model, _ = adapter()
     untouched = model[0].weight.clone()

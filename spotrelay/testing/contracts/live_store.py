@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from spotrelay.core.checkpoint import CheckpointId, Commit, Health, SaveReason, Verdict, resume_candidate
-from spotrelay.core.errors import AlreadyExists, Fenced, InvalidInput, LeaseHeld, Missing, UnknownRun
+from spotrelay.core.errors import AlreadyExists, Fenced, InvalidInput, LeaseHeld, Missing, Retired, UnknownRun
 from spotrelay.core.lease import Lease
 from spotrelay.core.live import ExitReport
 from spotrelay.testing.contracts.race import LINE_S, RACERS, of_kind, persistent, race
-from spotrelay.testing.contracts.samples import Stores, new_beat, new_commit, new_id, new_run
+from spotrelay.testing.contracts.samples import NOON, Stores, new_beat, new_commit, new_id, new_run
 
 
 class LiveStoreContract:
@@ -292,6 +292,79 @@ class LiveStoreContract:
             stores.live.promote(run_id, CheckpointId(1, 1), "i-1")
 
         assert stores.live.checkpoints(run_id) == ()
+
+    def test_a_commit_may_build_on_what_is_there(self, stores: Stores, run_id: str) -> None:
+        stores.live.take_lease(run_id, 1, "i-1")
+        for save in (1, 2):
+            stores.live.commit(new_commit(run_id, 1, save), "i-1")
+        built = replace(new_commit(run_id, 1, 3), builds_on=(CheckpointId(1, 2), CheckpointId(1, 1)))
+
+        stores.live.commit(built, "i-1")
+
+        assert stores.live.checkpoints(run_id)[0].commit == built
+
+    @pytest.mark.parametrize("base", ["retired", "forgotten", "never committed"])
+    def test_a_commit_that_builds_on_what_may_not_be_used_is_refused_and_leaves_nothing(
+        self, stores: Stores, run_id: str, base: str
+    ) -> None:
+        stores.live.take_lease(run_id, 1, "i-1")
+        for save in (1, 2):
+            stores.live.commit(new_commit(run_id, 1, save), "i-1")
+        there = stores.live.checkpoints(run_id)[1]
+        if base != "never committed":
+            stores.runs.retire(run_id, there, NOON)
+        if base == "forgotten":
+            stores.runs.forget(run_id, there.id)
+        on = CheckpointId(1, 9) if base == "never committed" else there.id
+
+        with pytest.raises(Retired):
+            stores.live.commit(replace(new_commit(run_id, 1, 3), builds_on=(CheckpointId(1, 2), on)), "i-1")
+
+        assert stores.live.checkpoints(run_id)[0].id == CheckpointId(1, 2)
+        assert stores.live.read_lease(run_id).save == 2
+        stores.live.commit(new_commit(run_id, 1, 3), "i-1")
+
+    def test_a_commit_sent_again_after_what_it_builds_on_was_retired_is_told_truthfully(
+        self, stores: Stores, run_id: str
+    ) -> None:
+        stores.live.take_lease(run_id, 1, "i-1")
+        stores.live.commit(new_commit(run_id, 1, 1), "i-1")
+        built = replace(new_commit(run_id, 1, 2), builds_on=(CheckpointId(1, 1),))
+        stores.live.commit(built, "i-1")
+        stores.runs.retire(run_id, stores.live.checkpoints(run_id)[1], NOON)
+
+        stores.live.commit(built, "i-1")
+
+        assert stores.live.checkpoints(run_id)[0].commit == built
+
+    def test_a_retired_checkpoint_is_never_promoted(self, stores: Stores, run_id: str) -> None:
+        stores.live.take_lease(run_id, 1, "i-1")
+        stores.live.commit(new_commit(run_id, 1, 1), "i-1")
+        stores.runs.retire(run_id, stores.live.checkpoints(run_id)[0], NOON)
+
+        with pytest.raises(Retired):
+            stores.live.promote(run_id, CheckpointId(1, 1), "i-1")
+
+        assert not stores.live.checkpoints(run_id)[0].promoted
+
+    def test_of_a_promotion_and_a_retirement_at_the_same_moment_one_wins(
+        self, stores: Stores, run_id: str, rounds: int
+    ) -> None:
+        stores.live.take_lease(run_id, 1, "i-1")
+        for save in range(1, rounds + 1):
+            stores.live.commit(new_commit(run_id, 1, save), "i-1")
+            read = stores.live.checkpoints(run_id, limit=1)[0]
+
+            promoted, retired = race(
+                [
+                    lambda c=read: persistent(lambda: stores.live.promote(run_id, c.id, "i-1")),  # type: ignore[misc]
+                    lambda c=read: persistent(lambda: stores.runs.retire(run_id, c, NOON)),  # type: ignore[misc]
+                ]
+            )
+
+            found = stores.live.checkpoints(run_id, limit=1)[0]
+            assert found.promoted is not found.retired
+            assert (promoted is None, retired) == (found.promoted, found.retired)
 
     def test_a_streak_of_bad_checkpoints_hides_no_good_one(self, stores: Stores, run_id: str) -> None:
         stores.live.take_lease(run_id, 1, "i-1")

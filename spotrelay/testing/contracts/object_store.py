@@ -115,6 +115,26 @@ class ObjectStoreContract:
             with pytest.raises(Missing):
                 attempt()
 
+    def test_a_deleted_version_is_gone_for_good_and_deleting_it_again_is_harmless(
+        self, objects: ObjectStore, prefix: str
+    ) -> None:
+        stored, neighbour = objects.put(f"{prefix}a", b"old"), objects.put(f"{prefix}b", b"stays")
+
+        objects.delete(stored.key, stored.version_id)
+        objects.delete(stored.key, stored.version_id)
+
+        assert [o.key for o in objects.list_versions(prefix)] == [neighbour.key]
+        with pytest.raises(Missing):
+            objects.get(stored.key)
+        assert objects.put(stored.key, b"new").version_id != stored.version_id
+
+    def test_another_version_of_the_key_is_not_deleted(self, objects: ObjectStore, prefix: str) -> None:
+        stored, other = objects.put(f"{prefix}a", b"here"), objects.put(f"{prefix}b", b"there")
+
+        objects.delete(stored.key, other.version_id)
+
+        assert objects.get(stored.key) == b"here"
+
     def test_a_listing_shows_the_versions_under_its_prefix_and_no_others(
         self, objects: ObjectStore, prefix: str
     ) -> None:

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from spotrelay.core.checkpoint import Verdict
+from spotrelay.core.checkpoint import Checkpoint, Verdict
 from spotrelay.core.errors import AlreadyExists, LostRace, UnknownRun
 from spotrelay.core.lease import Lease
 from spotrelay.core.live import ExitReport
@@ -242,6 +242,54 @@ class RunStoreContract:
 
         assert stores.runs.load(run.run_id).checkpoints[0].condemned
 
+    def test_a_retired_checkpoint_may_not_be_used_and_the_first_date_stays(self, stores: Stores) -> None:
+        run = with_commits(stores, 2)
+        newest, oldest = stores.runs.load(run.run_id).checkpoints
+
+        assert stores.runs.retire(run.run_id, oldest, NOON)
+        assert stores.runs.retire(run.run_id, oldest, NOON + A_SECOND)
+
+        assert stores.runs.checkpoints(run.run_id) == (newest, replace(oldest, retired_at=NOON))
+        assert stores.runs.load(run.run_id).checkpoints == stores.runs.checkpoints(run.run_id)
+
+    def test_a_checkpoint_that_was_promoted_since_it_was_read_is_not_retired(self, stores: Stores) -> None:
+        run = with_commits(stores, 1)
+        (read,) = stores.runs.checkpoints(run.run_id)
+        stores.live.promote(run.run_id, read.id, "i-1")
+
+        assert not stores.runs.retire(run.run_id, read, NOON)
+
+        (promoted,) = stores.runs.checkpoints(run.run_id)
+        assert not promoted.retired
+        assert stores.runs.retire(run.run_id, promoted, NOON)
+
+    def test_a_condemned_checkpoint_is_retired_whether_or_not_it_was_promoted(self, stores: Stores) -> None:
+        run = with_commits(stores, 1)
+        (read,) = stores.runs.checkpoints(run.run_id)
+        stores.live.promote(run.run_id, read.id, "i-1")
+
+        assert stores.runs.retire(run.run_id, replace(read, verdict=Verdict(1, 1, False, "gone")), NOON)
+
+    def test_what_was_never_committed_is_not_retired_into_being(self, stores: Stores) -> None:
+        run = created(stores)
+
+        assert not stores.runs.retire(run.run_id, Checkpoint(new_commit(run.run_id, 1, 1)), NOON)
+
+        assert stores.runs.checkpoints(run.run_id) == ()
+
+    def test_only_a_retired_checkpoint_is_forgotten_with_its_verdict_and_nothing_else(self, stores: Stores) -> None:
+        run = with_commits(stores, 3)
+        for save in (1, 2, 3):
+            stores.runs.record_verdict(run.run_id, Verdict(1, save, True))
+        newest, middle, oldest = stores.runs.checkpoints(run.run_id)
+        stores.runs.retire(run.run_id, middle, NOON)
+
+        for checkpoint in (middle, middle, oldest):
+            stores.runs.forget(run.run_id, checkpoint.id)
+
+        assert stores.runs.checkpoints(run.run_id) == (newest, oldest)
+        assert stores.live.read_lease(run.run_id).save == 3
+
     def test_of_many_saves_from_one_version_exactly_one_wins(self, stores: Stores, rounds: int) -> None:
         run = created(stores)
 
@@ -288,3 +336,12 @@ def _claim(store: RunStore, run_id: str, times: int) -> None:
         except LostRace:
             continue
         won += 1
+
+
+def with_commits(stores: Stores, saves: int) -> Run:
+    """A new run whose first attempt, on machine `i-1`, committed so many checkpoints."""
+    run = created(stores)
+    stores.live.take_lease(run.run_id, 1, "i-1")
+    for save in range(1, saves + 1):
+        stores.live.commit(new_commit(run.run_id, 1, save), "i-1")
+    return run
