@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +27,7 @@ from tests.fail_static.proxy import Mode, Proxy
 
 T = TypeVar("T")
 
-SCALE = 0.03
+SCALE = 0.025
 RUN = "static"
 PATIENCE_S = 90.0
 LOOK_S = 0.2
@@ -120,21 +121,35 @@ class Ground:
 
     @contextmanager
     def outage(self, service: str, mode: Mode) -> Iterator[None]:
-        """Within, a service fails for all of the run's machines and functions; who looks from outside still sees."""
+        """Within, a service fails for all of the run's machines and functions; who looks from outside still sees.
+
+        Machines lose it first and get it back last. So the control plane has looked at the very last heartbeat before,
+        and looks again before the next one: the moment at which a clock alone would call the machine dead.
+        """
         self.proxy.breaks(service, mode)
+        if service == "dynamodb" and mode is not Mode.LOST_REPLIES:  # those take effect
+            self.until(lambda run: run.silence is not None and run.silence.looks >= 2, "a look at the last heartbeat")
+        self.proxy.breaks_for_functions()
         stopped = self._stop_deliveries() if service in DELIVERED_BY else []
-        machines = [i["InstanceId"] for i in self.cloud.instances() if i["State"]["Name"] == "running"]
+        # nobody asks STS directly: it stands behind the credentials that a machine is given
+        machines = [i["InstanceId"] for i in self.cloud.instances()] if service == "sts" else []
         try:
-            if service == "sts":  # nobody asks it directly: it stands behind the credentials that a machine is given
-                for instance_id in machines:
-                    self.cloud.break_metadata(instance_id, 503)
+            for instance_id in machines:
+                self.cloud.break_metadata(instance_id, 503)
             yield
+            self._functions_first(stopped)
         finally:
             for instance_id in machines:
                 self.cloud.break_metadata(instance_id, None)
-            for mapping in stopped:
-                self.cloud.client("lambda").update_event_source_mapping(UUID=mapping, Enabled=True)
             self.proxy.mend()
+
+    def _functions_first(self, stopped: list[str]) -> None:
+        """Let the control plane have it back, and look at the run."""
+        for mapping in stopped:
+            self.cloud.client("lambda").update_event_source_mapping(UUID=mapping, Enabled=True)
+        self.proxy.mend_for_functions()
+        back = datetime.now(UTC)
+        self.until(lambda run: run.silence is not None and run.silence.last_look > back, "a look at the run")
 
     def _stop_deliveries(self) -> list[str]:
         """Between queue and function there is no HTTP here that could fail: it is switched off instead."""

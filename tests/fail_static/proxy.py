@@ -21,6 +21,7 @@ HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "expect", "proxy-
 XML = ("s3", "ec2", "sts")
 THROTTLES = {"dynamodb": "ThrottlingException", "s3": "SlowDown", "lambda": "TooManyRequestsException"}
 UPSTREAM_S = 900.0
+FUNCTION = "exec-env/AWS_Lambda"  # in the user agent of everything that a function sends
 
 
 class Mode(Enum):
@@ -39,7 +40,9 @@ class Proxy:
         self.upstream = ""
         self.harmed: Counter[str] = Counter()  # requests that it let fail, by service
         self._broken: dict[str, Mode] = {}
-        self._healed = threading.Event()
+        self._functions_spared = False
+        self._healed = {False: threading.Event(), True: threading.Event()}  # for functions: True
+        self.mend()
         self._server = _Server(("127.0.0.1", 0), _door_of(self))
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
@@ -60,25 +63,34 @@ class Proxy:
         self._server.server_close()
 
     def breaks(self, service: str, mode: Mode) -> None:
-        """From now on every request to this service fails."""
-        self._healed.clear()
+        """From now on every request of a machine to this service fails."""
         self._broken[service] = mode
+        self._healed[False].clear()
+
+    def breaks_for_functions(self) -> None:
+        """From now on what is broken for machines is broken for functions and the scheduler too."""
+        self._healed[True].clear()
+
+    def mend_for_functions(self) -> None:
+        """The control plane is through again before any machine is."""
+        self._healed[True].set()
 
     def mend(self) -> None:
         """Everything works again. Who waits for an answer meets a closed connection."""
         self._broken.clear()
-        self._healed.set()
+        for healed in self._healed.values():
+            healed.set()
 
-    def mode(self, service: str) -> Mode | None:
-        """How this service fails at the moment."""
-        mode = self._broken.get(service)
+    def mode(self, service: str, agent: str) -> Mode | None:
+        """How this service fails at the moment for whoever has this user agent."""
+        mode = None if self._healed[FUNCTION in agent].is_set() else self._broken.get(service)
         if mode is not None:
             self.harmed[service] += 1
         return mode
 
-    def wait_until_mended(self) -> None:
-        """Return once everything works again."""
-        self._healed.wait()
+    def wait_until_mended(self, agent: str) -> None:
+        """Return once everything works again for whoever has this user agent."""
+        self._healed[FUNCTION in agent].wait()
 
 
 class _Server(ThreadingHTTPServer):
@@ -118,9 +130,10 @@ class _Door(BaseHTTPRequestHandler):
         body = self._body()
         found = SIGNED_FOR.search(self.headers.get("Authorization", ""))
         service = found.group(1) if found else ""
-        mode = self.way.mode(service)
+        agent = self.headers.get("User-Agent", "")
+        mode = self.way.mode(service, agent)
         if mode is Mode.SILENCE:
-            self.way.wait_until_mended()
+            self.way.wait_until_mended(agent)
             self.close_connection = True
         elif mode is Mode.ERRORS:
             self._refuse(service, 500, "InternalError" if service == "s3" else "InternalServerError")
