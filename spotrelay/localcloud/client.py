@@ -39,11 +39,14 @@ class LocalCloud:
         home: the only folder in which it writes; made when missing, left there at the end for whoever reads the logs;
             the request log begins anew with each cloud.
         time_scale: how much of each real waiting time is waited; 1 is real time, 0.1 ten times as fast.
+        way_in: URL at which functions, machines and the scheduler find this cloud: a proxy's, for tests that break the
+            way; its own unless told.
     """
 
-    def __init__(self, home: Path, time_scale: float = 1.0) -> None:
+    def __init__(self, home: Path, time_scale: float = 1.0, way_in: str | None = None) -> None:
         self.home = home.resolve()
         self.time_scale = time_scale
+        self._way_in = way_in
         self._process: subprocess.Popen[bytes] | None = None
         self._ready: dict[str, Any] = {}
 
@@ -64,6 +67,8 @@ class LocalCloud:
         """
         self.home.mkdir(parents=True, exist_ok=True)
         options = ["--home", str(self.home), "--time-scale", str(self.time_scale), "--parent", str(os.getpid())]
+        if self._way_in is not None:
+            options += ["--way-in", self._way_in]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "spotrelay.localcloud.server", *options],
             env={**os.environ, "PYTHONPATH": _import_path()},

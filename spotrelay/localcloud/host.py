@@ -37,32 +37,34 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--time-scale", type=float, default=1.0)
     parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--way-in", default=None)
     options = parser.parse_args(arguments)
     processes.die_with_parent(signal.SIGTERM)
     if os.getppid() != options.parent:
         return 1
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.environ.pop("PYTHONPATH", None)
-    asyncio.run(_serve(options.home.resolve(), options.time_scale))
+    asyncio.run(_serve(options.home.resolve(), options.time_scale, options.way_in))
     return 0
 
 
-async def _serve(home: Path, time_scale: float) -> None:
+async def _serve(home: Path, time_scale: float, way_in: str | None) -> None:
     listener = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
     port = listener.getsockname()[1]
     endpoint = f"http://127.0.0.1:{port}"
+    way_in = way_in or endpoint
     access_key, secret_key, token = "AKIA" + secrets.token_hex(8).upper(), secrets.token_hex(20), secrets.token_hex(20)
     emulator.configure(home, port, access_key, secret_key)
     emulated = emulator.load()
     emulator.quicken_checksums()
     emulator.complete_conditions()
     emulator.forward_across_regions()
-    environments = Environments(home, endpoint, emulator.function_credentials)
+    environments = Environments(home, way_in, emulator.function_credentials)
     emulator.run_lambdas_with(environments, ENVIRONMENTS_PER_FUNCTION)
 
-    world = EmulatedWorld(endpoint, lambda data: patches.scale_user_data(data, time_scale))
+    world = EmulatedWorld(way_in, lambda data: patches.scale_user_data(data, time_scale))
     ec2 = Ec2(world, home, time_scale)
-    triggers, schedules, log = Triggers(), Schedules(endpoint), RequestLog(home / "requests.jsonl")
+    triggers, schedules, log = Triggers(), Schedules(way_in), RequestLog(home / "requests.jsonl")
     control = Control(ec2, world, triggers, schedules)
     front = Front(emulated, ec2, MachineRoom(ec2, world), triggers, log, control, token)
     stop = asyncio.Event()

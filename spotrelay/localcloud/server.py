@@ -1,6 +1,6 @@
 """The embedded cloud's outer process: starts the cloud below it, and leaves no process behind, however it ends.
 
-    python -m spotrelay.localcloud.server --home DIR [--time-scale 1.0] [--parent PID]
+    python -m spotrelay.localcloud.server --home DIR [--time-scale 1.0] [--parent PID] [--way-in URL]
 
 It prints one JSON line when the cloud answers (endpoint, control token, credentials, pid), then waits. It ends on
 SIGTERM, SIGINT, when the process that started it is gone, and when the cloud below it dies; each time everything
@@ -30,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--home", type=Path, required=True, help="the only folder in which files are written")
     parser.add_argument("--time-scale", type=float, default=1.0, help="how much of each real waiting time is waited")
     parser.add_argument("--parent", type=int, default=None, help="process whose end ends the cloud")
+    parser.add_argument("--way-in", default=None, help="URL at which functions and machines find the cloud")
     options = parser.parse_args(arguments)
     signal.pthread_sigmask(signal.SIG_BLOCK, _WAKING)
     processes.become_subreaper()
@@ -37,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     scratch = options.home / "tmp"
     scratch.mkdir(exist_ok=True)
     parent = options.parent if options.parent is not None else os.getppid()
-    cloud = _start_cloud(options.home, options.time_scale, scratch)
+    cloud = _start_cloud(options, scratch)
     try:
         asked = _wait(cloud.pid, parent)
         if asked:
@@ -48,10 +49,12 @@ def main(arguments: list[str] | None = None) -> int:
     return 0 if asked else 1
 
 
-def _start_cloud(home: Path, time_scale: float, scratch: Path) -> subprocess.Popen[bytes]:
-    options = ["--home", str(home), "--time-scale", str(time_scale), "--parent", str(os.getpid())]
-    command = [sys.executable, "-m", "spotrelay.localcloud.host", *options]
-    with (home / "server.log").open("ab") as log:
+def _start_cloud(options: argparse.Namespace, scratch: Path) -> subprocess.Popen[bytes]:
+    told = ["--home", str(options.home), "--time-scale", str(options.time_scale), "--parent", str(os.getpid())]
+    if options.way_in is not None:
+        told += ["--way-in", options.way_in]
+    command = [sys.executable, "-m", "spotrelay.localcloud.host", *told]
+    with (options.home / "server.log").open("ab") as log:
         return subprocess.Popen(command, env=_environment(scratch), stdin=subprocess.DEVNULL, stderr=log)
 
 

@@ -38,6 +38,7 @@ class History:
         self.accepted: list[Commit] = []  # every commit, in the order in which the table took it
         self.noticed: set[str] = set()
         self.lost: set[str] = set()
+        self.forsaken: set[str] = set()  # machines that nobody heard of for longer than the hopeless bound
         self.cancelled = False
         self._script: Iterator[Fault] = iter(())
         self._machines = faulty(self.world.machines, self._draw)  # one for all: it knows what it has answered before
@@ -100,6 +101,18 @@ class History:
         with contextlib.suppress(SweepFailed):
             self.world.sweep()
         self.sweep(timedelta(seconds=30), [])
+
+    def cut_off(self, trainer: Trainer, minutes: int) -> None:
+        """One machine trains on and reaches nobody for so long, while everybody else goes on."""
+        if timedelta(minutes=minutes) >= self.world.site.timings.hopeless:
+            self.forsaken.add(trainer.instance_id)
+        self.paused.add(trainer.instance_id)
+        for _ in range(minutes):
+            self.sweep(timedelta(minutes=1), [])
+            trainer.train()
+        if trainer.instance_id in {m.instance_id for m in self.world.machines.alive}:
+            self.paused.discard(trainer.instance_id)
+            trainer.beat()
 
     # what happens to machines
 

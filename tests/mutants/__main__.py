@@ -65,7 +65,7 @@ def is_caught(mutant: Mutant) -> bool:
                 shutil.copy2(source, tree / name)
         if not applies(mutant, tree, really=True):
             raise SystemExit(f"{mutant.path.name} does not fit the code any more: make it anew")
-        environment = os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1", "SPOTRELAY_SHRINK": "no"}
         command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", mutant.test]
         done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
         if done.returncode not in (0, 1):

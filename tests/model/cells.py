@@ -1,0 +1,87 @@
+"""What is searched: each cell is one model, small bounds, what may go wrong in it, and perhaps a rule removed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from spotrelay.core.clockwork import OBSERVATIONS, Timings
+
+PROTOCOL = "protocol.pml"
+SILENCE = "silence.pml"
+NOTHING = {
+    "G": 2,  # generations
+    "L": 2,  # launches
+    "CRASHES": 0,  # of the control plane's functions, anywhere
+    "FAULTS": 0,  # lost replies and requests
+    "REFUSALS": 0,  # definite ones, by EC2
+    "LATES": 0,  # launches that arrive when nobody waits any more
+    "NOTICES": 0,
+    "LOSSES": 0,  # of machines, without a notice
+    "ZOMBIES": 0,  # machines that run on after EC2 called them gone
+    "FAILURES": 0,  # of the program
+    "HARMS": 0,  # shards deleted by an outside hand
+    "CANCELS": 0,
+}
+_T = Timings()
+CLOCKS = {
+    "LOOKS": OBSERVATIONS,
+    "SILENCE": round(_T.silence / _T.watch),
+    "HOPELESS": round(_T.hopeless / _T.watch),
+    "GAP": 3,  # `record._absorb_silence`
+    "OUTAGES": 3,
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One exhaustive search."""
+
+    name: str
+    model: str
+    bounds: dict[str, int]
+    switches: tuple[str, ...] = ()  # EVENTS, SAVES, or the rule that is removed: BUG_…
+    promise: int = 0  # for a seeded bug: the promise that it breaks
+
+    @property
+    def defines(self) -> list[str]:
+        return [f"-D{k}={v}" for k, v in self.bounds.items()] + [f"-D{s}" for s in self.switches]
+
+
+@dataclass(frozen=True)
+class _Grounds:
+    model: str
+    least: dict[str, int] = field(default_factory=dict)
+
+    def cell(self, name: str, *switches: str, promise: int = 0, **more: int) -> Cell:
+        return Cell(name, self.model, {**self.least, **more}, switches, promise)
+
+
+_p, _s = _Grounds(PROTOCOL, NOTHING), _Grounds(SILENCE, CLOCKS)
+
+CELLS = (
+    _p.cell("launches", L=3, CRASHES=1, FAULTS=1, REFUSALS=1, LATES=1),
+    _p.cell("cancelled", CANCELS=1, CRASHES=1, LATES=1, REFUSALS=1),
+    _p.cell("notices", "EVENTS", NOTICES=1, CRASHES=1),
+    _p.cell("drains", "SAVES", NOTICES=1, FAULTS=1),
+    _p.cell("zombies", "SAVES", LOSSES=1, ZOMBIES=1, CRASHES=1),
+    _p.cell("harm", "SAVES", NOTICES=1, HARMS=1),
+    _p.cell("three attempts", G=3, L=3, LOSSES=1, ZOMBIES=1, NOTICES=1),
+    _p.cell("programs fail", G=3, L=3, FAILURES=1, LOSSES=1, CANCELS=1),
+    _p.cell("limits", REFUSALS=2, FAULTS=1),
+    _s.cell("silence"),
+)
+
+BUGS = (
+    _p.cell("a commit without the lease", "SAVES", "BUG_NO_FENCE_AT_COMMIT", promise=1, LOSSES=1, ZOMBIES=1),
+    _p.cell("a token for each sending", "BUG_TOKEN", promise=2, FAULTS=1),
+    _p.cell("an unclear launch answered by the next rung", "BUG_NEXT_RUNG", promise=2, FAULTS=1),
+    _p.cell("nobody looks for orphans", "BUG_NO_ORPHANS", promise=2, LATES=1, CANCELS=1),
+    _p.cell("a commit before the last shard", "SAVES", "BUG_COMMIT_FIRST", promise=3, LOSSES=1),
+    _p.cell("a resume from what nobody verified", "SAVES", "BUG_UNVERIFIED", promise=3, NOTICES=1),
+    _p.cell("a verdict from before the loss", "SAVES", "BUG_STALE_VERDICT", promise=3, LOSSES=1, HARMS=1),
+    _p.cell("a lost attempt keeps the lease", "SAVES", "BUG_NO_FENCE", promise=5, LOSSES=1),
+    _p.cell("nothing due while an event may come", "EVENTS", "BUG_TRUSTS_EVENTS", promise=5, LOSSES=1),
+    _s.cell("a hanging program is never ended", "BUG_NEVER_HOPELESS", promise=5),
+    _s.cell("an outage counts as silence", "BUG_NO_GAP", promise=6),
+    _s.cell("no answer from EC2 means gone", "BUG_UNKNOWN_IS_DEAD", promise=6),
+)
