@@ -99,7 +99,11 @@ class Play:
                 self._measured.absent[name] = str(error)
         except (Failed, subprocess.TimeoutExpired) as error:
             print(f"{name}: {error}", file=sys.stderr, flush=True)
-            self._measured.absent[name] = f"failed: {str(error).strip().splitlines()[-1][:200]}"
+            why = f"failed: {str(error).strip().splitlines()[-1][:200]}"
+            if absent:
+                self._measured.absent[name] = why
+            else:
+                self._measured.damages[name] = {"damage": why}
 
     def _turn(self, name: str, size: str) -> None:
         job = self._job(name, size)

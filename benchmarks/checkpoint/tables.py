@@ -46,7 +46,7 @@ def _row(name: str, figures: Found, result: Found) -> Row:
         figures["durable_beside_s"] or "–",
         figures["load_s"],
         figures["first_step_s"],
-        f"{figures['extra_save']} / {figures['extra_restore']}",
+        f"{'–' if figures['extra_save'] is None else figures['extra_save']} / {figures['extra_restore']}",
         f"{100 * figures['stalled_share']:.1f} %",
         "–" if lost is None else f"{100 * lost[1]:.0f} % ({100 * lost[0]:.0f} to {100 * lost[2]:.0f})",
         "; ".join(f"{kind}: {outcome}" for kind, outcome in flips.items()) or "–",

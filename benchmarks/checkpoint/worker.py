@@ -164,7 +164,7 @@ def restore(given: dict[str, Any]) -> dict[str, Any]:
     begun = time.perf_counter()
     try:
         system.load(training)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # DCP's own errors are no Exception
         if not given.get("damaged"):
             raise
         return {"error": f"{type(error).__name__}: {error}"[:300]}
