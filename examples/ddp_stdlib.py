@@ -3,7 +3,7 @@
 DistributedDataParallel with dropout, a BatchNorm, and a DistributedSampler that shuffles: run by torchrun, on one
 machine with several GPUs or none at all.
 
-    torchrun --nproc-per-node=4 examples/ddp_stdlib.py --steps 400 --out /tmp/ddp
+    torchrun --standalone --nproc-per-node=4 examples/ddp_stdlib.py --steps 400 --out /tmp/ddp
 
 Given to `spotrelay submit` as the run's command, it survives its machines; the lines that do that are the same three
 as for a single process.

@@ -3,9 +3,9 @@
 Weights and optimizer state are sharded over the processes. Each of them saves its own pieces, and another number of
 processes may go on from what these have saved.
 
-    torchrun --nproc-per-node 2 examples/fsdp_stdlib.py --steps 60 --out /tmp/fsdp
+    torchrun --standalone --nproc-per-node 2 examples/fsdp_stdlib.py --steps 60 --out /tmp/fsdp
 
-Run by `spotrelay submit` it survives its machines; run as above it trains just the same.
+Given to `spotrelay submit` as the run's command it survives its machines; run as above it trains just the same.
 """
 
 from __future__ import annotations

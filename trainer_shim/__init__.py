@@ -38,7 +38,8 @@ def attach(
     """Make this script's training state outlive the machine; resume it where a checkpoint exists.
 
     Inside Spotrelay this waits for the lease, restores the newest verified checkpoint and starts the
-    heartbeat. Outside, the script trains as it would without, and says so once.
+    heartbeat. Outside, the script trains as it would without, and says so once. Where several ranks train together,
+    call it on each, after `init_process_group`, with the wrapped or sharded model.
 
     Args:
         model: a torch module or a Flax NNX module, or several as a list or dictionary; likewise optimizer
