@@ -125,9 +125,8 @@ class Checkpointer:
         flying = None
         if self.flight is not None:
             snapshot = self.flight.snapshot
-            sent, age_s = snapshot.cargo.sent, now - snapshot.taken_at
-            whole = sum(shard.size for shard in snapshot.cargo.plan.shards)
-            flying = Flying(age_s, whole - sent, sent / age_s if age_s > 0 else 0.0)
+            sent, age_s = self.flight.sent_bytes, now - snapshot.taken_at
+            flying = Flying(age_s, self.flight.total_bytes - sent, sent / age_s if age_s > 0 else 0.0)
         since = now if at_boundary or self._stepped_at is None else self._stepped_at
         boundary_s = 0.0 if at_boundary else max(self._pace.step_s - (now - since), 0.0)
         new_steps = self.new_steps + (not at_boundary)
@@ -186,10 +185,10 @@ class Checkpointer:
             self._cannot = f"no snapshot can be taken: {error}"
             say(f"{self._cannot}; training goes on", everywhere=True)
             self._begun_at = begun
-            if self._joint is None:
+            if self._departed is None and self._joint is None:
                 return None
             self._last_save += 1
-            if self._departed is None:
+            if self._departed is None and self._joint is not None:
                 number = self._last_save
                 self._departed = self._joint.refusal(self._ports, self._identity, number, step, reason, self._cannot)
                 self._departed.start()
@@ -203,7 +202,7 @@ class Checkpointer:
     def _take_off(self, step: int, reason: SaveReason, data: Data, begun: float, in_place: bool) -> None:
         known = self._judged(step, reason)
         self._departed = None
-        shot = self._taker.aim(self._state(step, data), in_place)
+        shot = self._taker.aim(self._state(step, data), self._last_save + 1, in_place)
         snapshot = Snapshot(
             step,
             reason,

@@ -94,6 +94,10 @@ class Framework(Protocol):
         """Begin to copy the arrays of one shard to their places in the shard's memory."""
         ...
 
+    def mark(self, leaves: Sequence[Leaf]) -> None:
+        """Let copies that another thread begins wait for everything that was asked of the devices until now."""
+        ...
+
     def landed(self) -> None:
         """Return once every copy that was begun has arrived."""
         ...

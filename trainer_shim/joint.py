@@ -50,7 +50,6 @@ class Joint:
         self._crew = ranks.beside()
         self._replicas = replicas
         self._share: Share | None = None
-        self._turn = 0  # of the witness
 
     def plan(self, leaves: list[Leaf], most: int | None) -> Plan:
         """What of these arrays this rank stages."""
@@ -58,11 +57,11 @@ class Joint:
         self._share = share(leaves, self._replicas.place, ranks.rank, ranks.size, most)
         return self._share.plan
 
-    def tree(self, tree: dict[str, Any], leaves: list[Leaf]) -> dict[str, Any]:
+    def tree(self, tree: dict[str, Any], leaves: list[Leaf], save: int) -> dict[str, Any]:
         """What a snapshot says besides its arrays."""
-        self._turn += 1  # at every save of every rank, so that all look at the same
         assert self._share is not None
-        witness = self._replicas.witness([leaves[index] for index in self._share.indices], self._turn)
+        # The number of the save is the same on every rank, so all look at the same arrays.
+        witness = self._replicas.witness([leaves[index] for index in self._share.indices], save)
         return {"state": tree, "own": self._replicas.own(tree), "witness": witness}
 
     def flight(self, ports: Ports, identity: Identity, snapshot: Snapshot, save: int, base: Base) -> JointFlight:
@@ -85,6 +84,8 @@ class JointFlight(Flight):
     Every rank speaks exactly twice, whatever happens to it: first it acknowledges, or says that it never will;
     then it hears from rank 0 what became of the whole.
     """
+
+    patience_s = PATIENCE_S / 4  # the others wait for a word, and not for ever
 
     def __init__(
         self,

@@ -81,7 +81,10 @@ class Pulse:
 
     def _run(self) -> None:
         while not self._stopped.is_set():
-            self.beat_now()
+            try:
+                self.beat_now()
+            except Exception as error:  # noqa: BLE001 - a heart that stops would end a healthy machine
+                say(f"a heartbeat failed, training goes on: {type(error).__name__}: {error}")
             self._wake.wait(self._every_s)
             self._wake.clear()
         self.beat_now()

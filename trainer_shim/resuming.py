@@ -41,6 +41,7 @@ def resume(
         except Damaged as error:
             damage = str(error)
             where = {"key": error.key, "version": error.version} if error.key else {}
+        where = team.some(where)
         damage = team.any(damage)
         if damage or restored is None:
             say(f"checkpoint {checkpoint.id} is damaged, the one before it is tried: {damage}")

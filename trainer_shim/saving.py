@@ -41,6 +41,8 @@ T = TypeVar("T")
 class Flight:
     """One save in the background. At most one exists at a time."""
 
+    patience_s: float | None = None  # with one request; None: as long as nobody cancels
+
     def __init__(self, ports: Ports, identity: Identity, snapshot: Snapshot, save: int, base: Base) -> None:
         self.snapshot = snapshot
         self.save = save  # number of the save; grows when one turns out to be taken
@@ -225,7 +227,7 @@ class Flight:
     def _try(self, call: Callable[[], T]) -> T:
         if self._cancel.is_set():
             raise Cancelled
-        result = persevere(call, self._cancel, self._identity.time_scale, on_failure=self._note)
+        result = persevere(call, self._cancel, self._identity.time_scale, self.patience_s, self._note)
         self.trouble = ""
         return result
 

@@ -50,7 +50,6 @@ EXIT_REFUSED = 1  # nothing can be resumed, or what was found does not fit
 class Session:
     """Decides after every step; saves, drains and stops. Knows no framework.
 
-
     Where several ranks train together, each has one. Rank 0's holds the lease, beats and commits; whatever
     changes the course of the training is agreed on first, so that all of them do it after the same step.
     """
@@ -108,6 +107,8 @@ class Session:
         except Parted as error:
             self._leave_alone(error)
         except BaseException:
+            if self._saver is not None:
+                self._saver.close()
             self._watcher.stop()
             self._pulse.stop()
             raise
@@ -416,6 +417,8 @@ class Session:
                 self._promoter.want(proven)
         if flight is not None and flight.fenced:
             self._fence = str(flight.failure)
+        if flight is not None and isinstance(flight.failure, Parted):
+            self._leave_alone(flight.failure)  # ranks that speak past each other would never save again
         return flight
 
     def _note_life(self) -> None:

@@ -8,11 +8,13 @@ it, and the training waits for the bucket. *In place*: the training stands still
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from spotrelay.core.errors import SpotrelayError
 from spotrelay.core.ports import ObjectStore
 from trainer_shim import shards
 from trainer_shim.framework import Framework
@@ -77,12 +79,14 @@ class SnapshotTaker:
         _, leaves = flatten(state, self._framework.describe)
         self.staging.prepare(room_for(self._planned(leaves), self._wishes.staging_bytes))
         if self._uploader is not None and self.staging.descriptor is not None:
-            self._uploader.start()
+            with contextlib.suppress(SpotrelayError):  # a save that needs it starts it again, and tells
+                self._uploader.start()
 
-    def aim(self, state: dict[str, Any], in_place: bool) -> Shot:
+    def aim(self, state: dict[str, Any], save: int, in_place: bool) -> Shot:
         """Make ready for a snapshot of this state; no array is touched yet.
 
         Args:
+            save: its number.
             in_place: the training stands still until the save is over.
         """
         self.settle()  # a save that failed may have left its copying behind
@@ -91,7 +95,7 @@ class SnapshotTaker:
         shot = self._in_place(leaves, plan) if in_place else None
         cargo, copy = shot or self._copied(leaves, plan)
         self._newest = cargo
-        told = {"arrays": plan.arrays, "state": tree} if self._joint is None else self._joint.tree(tree, leaves)
+        told = {"arrays": plan.arrays, "state": tree} if self._joint is None else self._joint.tree(tree, leaves, save)
         return Shot(told, cargo, copy)
 
     def settle(self) -> None:
@@ -202,6 +206,7 @@ class _Copying:
         Whether somebody wrote to the rest all the same is seen afterwards, by the framework's own count.
         """
         before = self._framework.stamps(self._leaves)
+        self._framework.mark(self._leaves)
         waiting = {shard.index for shard in late}
         for shard in self._plan.shards:
             if shard.index not in waiting:

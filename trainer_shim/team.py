@@ -58,6 +58,12 @@ class Team:
             return text
         return by_rank(self.ranks.gather(text, PATIENCE_S))
 
+    def some(self, value: dict[str, Any]) -> dict[str, Any]:
+        """The first rank's value that is not empty, on every rank."""
+        if self.size == 1:
+            return value
+        return next((each for each in self.ranks.gather(value, PATIENCE_S) if each), {})
+
     def all(self, texts: list[str]) -> list[str]:
         """The lines of all ranks; one that several have is there once."""
         if self.size == 1:

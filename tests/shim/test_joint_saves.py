@@ -89,7 +89,7 @@ class Bench:
         cargo = Cargo(CarrierHere(ports.objects, bodies.__getitem__), plan, lambda shard: ())
         cargo.complete()
         verdict = different.get("judgement", Judgement(Health.HEALTHY))
-        snapshot = Snapshot(7, SaveReason.CADENCE, joint.tree(state, mine), cargo, verdict, 0.0, 1)
+        snapshot = Snapshot(7, SaveReason.CADENCE, joint.tree(state, mine, 1), cargo, verdict, 0.0, 1)
         flight = joint.flight(ports, IDENTITY, snapshot, 1, Memory(self.store, RUN).base())
         flight.fly()
         return flight

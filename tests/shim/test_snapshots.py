@@ -10,12 +10,14 @@ import torch
 from torch import nn
 
 from spotrelay.core.checkpoint import Manifest, Verdict, decode_manifest
+from spotrelay.core.errors import Unavailable
 from spotrelay.core.ports import Body, StoredObject, size_of
 from spotrelay.core.spec import Cadence
 from spotrelay.testing import MemoryObjects
 from tests.shim.training import build, train
 from tests.shim.world import RUN, World
 from trainer_shim import shards, staging, wiring
+from trainer_shim.uploading.process import UploadProcess
 
 
 def settled(run: Any, steps: int) -> None:
@@ -370,3 +372,23 @@ def test_a_bound_that_cannot_work_is_refused_at_once(world: World, bound: int) -
 
     with pytest.raises(Exception, match="staging_bytes"):
         world.attach(1, **build().attached(), staging_bytes=bound)
+
+
+class Dead(UploadProcess):
+    """A process that never comes up."""
+
+    def start(self) -> None:
+        raise Unavailable("the upload process cannot be started: no memory")
+
+    def ask(self, buffer: Any, request: dict[str, Any]) -> dict[str, Any]:
+        raise Unavailable("the upload process cannot be started: no memory")
+
+
+def test_training_goes_on_where_the_upload_process_cannot_be_started_and_its_end_is_committed(world: World) -> None:
+    world.submit(Cadence(every_steps=2))
+    world.ports = wiring.Ports(world.store, world.objects, world.publisher, Dead("us-east-1", "bucket"))
+
+    outcome = train(lambda **given: world.attach(1, **given), build(), 6)
+
+    assert len(outcome.losses) == 6
+    assert world.steps_committed() == [6]

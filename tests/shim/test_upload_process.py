@@ -16,6 +16,7 @@ from tests.instance.cloud import BUCKET, Cloud
 from tests.shim.world import eventually
 from trainer_shim.shards import Plan, ShardPlan
 from trainer_shim.staging import Places, StagingBuffer
+from trainer_shim.uploading import process
 from trainer_shim.uploading.process import CarrierThere, UploadProcess
 
 SIZES = (70_000, 1, 3_000_000)
@@ -112,6 +113,22 @@ def test_who_waits_when_the_process_dies_is_told_so(uploader: UploadProcess) -> 
     waiting.join(20)
 
     assert [str(error) for error in said] == ["the upload process has ended"]
+
+
+def test_a_process_that_is_stuck_is_ended_and_followed_by_another(
+    uploader: UploadProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carrier, bodies = loaded(uploader)
+    carrier.digest(0)
+    assert uploader._process is not None
+    os.kill(uploader._process.pid, signal.SIGSTOP)
+    monkeypatch.setattr(process, "LONGEST_S", 0.3)
+
+    with pytest.raises(Unavailable, match="has ended"):
+        carrier.digest(1)
+    monkeypatch.setattr(process, "LONGEST_S", 60.0)
+
+    assert carrier.digest(2) == xxhash.xxh3_128_hexdigest(bodies[2])
 
 
 def test_signals_to_the_whole_group_leave_it_to_the_training_process(uploader: UploadProcess) -> None:

@@ -97,6 +97,9 @@ class JaxFramework:
             else:
                 jax_arrays.copy_bytes(leaf.value, piece.start, target)
 
+    def mark(self, leaves: Sequence[Leaf]) -> None:
+        """Nothing of JAX's is copied by another thread."""
+
     def landed(self) -> None:
         """See `trainer_shim.framework.Framework.landed`."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -105,7 +106,9 @@ class TorchFramework:
     @property
     def pin(self) -> Pin | None:
         """See `trainer_shim.framework.Framework.pin`."""
-        return torch_staging.pin if torch.cuda.is_available() else None
+        parameters = (parameter for model in self.models.values() for parameter in model.parameters())
+        device = next((parameter.device for parameter in parameters if parameter.is_cuda), None)
+        return None if device is None else partial(torch_staging.pin, device)
 
     def stage(self, leaves: Sequence[Leaf], plan: Plan, shard: int, memory: memoryview) -> None:
         """See `trainer_shim.framework.Framework.stage`."""
@@ -123,6 +126,10 @@ class TorchFramework:
         }
         broken = _not_finite(left)
         return f"gradients are not finite: {', '.join(broken[:3])}" if broken else ""
+
+    def mark(self, leaves: Sequence[Leaf]) -> None:
+        """See `trainer_shim.framework.Framework.mark`."""
+        self._stager.mark(leaves)
 
     def landed(self) -> None:
         """See `trainer_shim.framework.Framework.landed`."""

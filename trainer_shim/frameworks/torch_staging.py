@@ -56,15 +56,26 @@ class Stager:
             target.copy_(source)
             return
         # Beside what the device goes on to compute, after what it has been asked for already.
-        stream = self._streams.get(source.device)
-        if stream is None:
-            stream = self._streams[source.device] = torch.cuda.Stream(source.device)  # type: ignore[no-untyped-call]  # torch has no annotation
+        stream = self._stream_of(source.device)
         if source.device not in self._begun:
             stream.wait_stream(torch.cuda.current_stream(source.device))
             self._begun.add(source.device)
         with torch.cuda.stream(stream):
             target.copy_(source, non_blocking=True)
         source.record_stream(stream)
+
+    def mark(self, leaves: Sequence[Leaf]) -> None:
+        """Let later copies wait for what this thread has asked of the devices; another thread's streams are others."""
+        for device in {leaf.value.device for leaf in leaves if isinstance(leaf.value, torch.Tensor)}:
+            if device.type == "cuda":
+                self._stream_of(device).wait_stream(torch.cuda.current_stream(device))
+
+    def _stream_of(self, device: torch.device) -> torch.cuda.Stream:
+        stream = self._streams.get(device)
+        if stream is None:
+            stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch has no annotation
+            self._streams[device] = stream
+        return stream
 
 
 def bodies(leaves: Sequence[Leaf], plan: Plan) -> list[Body] | None:
@@ -88,15 +99,21 @@ def bodies(leaves: Sequence[Leaf], plan: Plan) -> list[Body] | None:
     return found
 
 
-def pin(address: int, size: int) -> Callable[[], None]:
+def pin(device: torch.device, address: int, size: int) -> Callable[[], None]:
     """Register host memory, so that copies from a GPU run at full speed; what undoes it.
 
-    Where the driver refuses, copies are slower and otherwise the same.
+    Where the driver refuses, copies are slower and otherwise the same. Called on any thread: without naming the
+    device it would wake another one's driver.
     """
     runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]  # torch has no annotation
-    if int(runtime.cudaHostRegister(address, size, 0)) != 0:
-        return lambda: None
-    return lambda: runtime.cudaHostUnregister(address)
+    with torch.cuda.device(device):
+        refused = int(runtime.cudaHostRegister(address, size, 0)) != 0
+
+    def undo() -> None:
+        with torch.cuda.device(device):
+            runtime.cudaHostUnregister(address)
+
+    return (lambda: None) if refused else undo
 
 
 def _flat_part(leaf: Leaf, piece: Piece) -> torch.Tensor:

@@ -22,6 +22,7 @@ from spotrelay.core.ports import StoredObject
 from trainer_shim.staging import Places, StagingBuffer
 
 LONGEST_MESSAGE = 64 * 2**10  # bytes
+LONGEST_S = 1800.0  # for one answer: a shard through a bucket that takes 40 kB a second
 HOME = Path(trainer_shim.__file__).parents[1]
 PROGRAM = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); from trainer_shim.uploading.child import main; sys.exit(main())"
@@ -74,7 +75,11 @@ class UploadProcess:
             except OSError as error:
                 del self._waiting[number]
                 raise errors.Unavailable(f"the upload process has ended: {error}") from error
-        answer.come.wait()
+        if not answer.come.wait(LONGEST_S):
+            with self._lock:
+                if self._socket is channel:
+                    self._end()  # it is stuck; who waits for it is told so
+            answer.come.wait()
         return _opened(answer.value)
 
     def close(self) -> None:
@@ -101,7 +106,11 @@ class UploadProcess:
                 ours.close()
                 raise errors.Unavailable(f"the upload process cannot be started: {error}") from error
         self._socket, self._shared = ours, -1
-        threading.Thread(target=self._listen, args=(ours,), name="spotrelay-uploader", daemon=True).start()
+        try:
+            threading.Thread(target=self._listen, args=(ours,), name="spotrelay-uploader", daemon=True).start()
+        except RuntimeError as error:
+            self._end()
+            raise errors.Unavailable(f"nobody can listen to the upload process: {error}") from error
         return ours
 
     def _share(self, channel: socket.socket, buffer: StagingBuffer) -> None:
@@ -116,22 +125,20 @@ class UploadProcess:
         self._shared = buffer.generation
 
     def _listen(self, channel: socket.socket) -> None:
-        while True:
-            try:
-                message = channel.recv(LONGEST_MESSAGE)
-            except OSError:
-                message = b""
-            if not message:
-                break
-            value = json.loads(message)
+        try:
+            while message := channel.recv(LONGEST_MESSAGE):
+                value = json.loads(message)
+                with self._lock:
+                    answer = self._waiting.pop(value["id"], None)
+                if answer is not None:
+                    answer.value = value
+                    answer.come.set()
+        except (OSError, ValueError):
+            pass  # gone, or what it says cannot be understood: either way it is ended, and another one started
+        finally:
             with self._lock:
-                answer = self._waiting.pop(value["id"], None)
-            if answer is not None:
-                answer.value = value
-                answer.come.set()
-        with self._lock:
-            if self._socket is channel:
-                self._end()
+                if self._socket is channel:
+                    self._end()
 
     def _end(self) -> None:
         """Everything that still waits learns that there will be no answer."""
