@@ -62,6 +62,9 @@ def _gathered(tree: dict[str, Any], table: dict[str, Any], state: Any, wanted: W
     pieces = dict(table)
     sharded = {}
     for name in layouts[0]:
+        if name not in tables[0]:  # another name for pieces that stand there already: nothing in the tree bears it
+            pieces.pop(name, None)
+            continue
         chunks = {}
         shape = numbers(layouts[0][name]["shape"], name)
         for rank, (layout, arrays) in enumerate(zip(layouts, tables, strict=True)):

@@ -67,9 +67,12 @@ class Model(nn.Module):
 class Script:
     """Model, optimizer and schedule, from a fixed seed."""
 
-    def __init__(self, sharded: bool = True) -> None:
+    def __init__(self, sharded: bool = True, tied: bool = False) -> None:
         torch.manual_seed(7)
         self.model = Model()
+        if tied:
+            self.model.head.weight = self.model.symbols.weight
+            self.model.scale_again = self.model.scale  # on 4 ranks one has an empty piece of it
         if sharded:
             mesh = init_device_mesh("cpu", (dist.get_world_size(),))
             for block in self.model.blocks:
@@ -201,7 +204,7 @@ class Pieces(Dataset[torch.Tensor]):
 def attached(arguments: dict[str, Any]) -> dict[str, Any]:
     """Train with `attach()`, as any script does; dropout and data come from each rank's own generators."""
     rank, ranks = dist.get_rank(), dist.get_world_size()
-    script = Script(sharded=arguments.get("sharded", True))
+    script = Script(sharded=arguments.get("sharded", True), tied=arguments.get("tied", False))
     torch.manual_seed(100 + rank)
     data = Pieces()
     loader = DataLoader(data, batch_size=BATCH // ranks, sampler=DistributedSampler(data, drop_last=True))

@@ -85,6 +85,19 @@ def test_a_model_that_was_not_sharded_may_be_from_now_on_and_the_other_way_round
     assert {each["states"]["3"] for each in resumed} == {saved[0]["states"]["3"]}
 
 
+def test_a_parameter_with_two_names_is_saved_once_and_restored_under_both(cluster: Cluster, crew: Crew) -> None:
+    saved = all_well(crew.run(4, "attached", cluster.environment(1), {"total": 3, "tied": True}))
+    tree = manifest_of(cluster).tree
+    cluster.hand_over(2)
+
+    resumed = all_well(crew.run(2, "attached", cluster.environment(2), {"total": 4, "tied": True}))
+
+    assert {"models/model/symbols.weight", "models/model/scale"} <= tree["state"]["sharded"].keys()
+    assert not {"models/model/head.weight", "models/model/scale_again"} & tree["state"]["sharded"].keys()
+    assert {each["first"] for each in resumed} == {3}
+    assert {each["states"]["3"] for each in resumed} == {saved[0]["states"]["3"]}
+
+
 def test_each_rank_uploads_its_own_pieces_and_what_all_have_is_there_once(cluster: Cluster, crew: Crew) -> None:
     all_well(crew.run(4, "attached", cluster.environment(1), {"total": 1}))
 

@@ -60,6 +60,28 @@ def test_a_piece_that_several_ranks_have_is_taken_once() -> None:
     assert view(tree, 0).shards == (0, 1)
 
 
+def test_a_second_name_for_the_same_pieces_needs_no_array_of_its_own() -> None:
+    tied = "models/model/tied"
+    tree = saved()
+    tree["state"]["models"]["model"]["tied"] = {"$": "array", "name": NAME}
+    for state in (tree["state"], *(each["state"] for each in tree["ranks"][1:])):
+        state["sharded"][tied] = state["sharded"][NAME]
+
+    found = view(tree, 0)
+
+    assert found.state["models"]["model"] == {"w": {"sharded": NAME}, "tied": {"sharded": NAME}}
+    assert set(found.state["sharded"]) == {NAME}
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_array_whose_first_piece_is_missing_is_refused_by_every_rank(rank: int) -> None:
+    tree = saved()
+    tree["arrays"] = {}
+
+    with pytest.raises(KeyError):
+        view(tree, rank)
+
+
 HOSTILE: dict[str, Callable[[Tree], Any]] = {
     "overlap": lambda tree: tree["ranks"][1]["state"]["sharded"][NAME].update(offsets=[1, 0]),
     "outside": lambda tree: tree["ranks"][3]["state"]["sharded"][NAME].update(offsets=[7, 0]),

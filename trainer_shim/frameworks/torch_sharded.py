@@ -6,7 +6,7 @@ Only where torch.distributed.tensor is loaded already can there be a DTensor, so
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -40,7 +40,10 @@ class Sharded:
             InvalidInput: a tensor has a reduction pending; names it.
         """
         table: dict[str, Any] = {}
-        apart = {kind: _mapped(state[kind], kind, lambda value, path: _piece(value, path, table)) for kind in KINDS}
+        seen: set[Hashable] = set()
+        apart = {
+            kind: _mapped(state[kind], kind, lambda value, path: _piece(value, path, table, seen)) for kind in KINDS
+        }
         self.names = frozenset(table)
         return {**state, **apart, **({"sharded": table} if table else {})}
 
@@ -105,14 +108,18 @@ def _mapped(value: Any, path: str, change: Callable[[Any, str], Any]) -> Any:
     return value
 
 
-def _piece(value: Any, path: str, table: dict[str, Any]) -> Any:
+def _piece(value: Any, path: str, table: dict[str, Any], seen: set[Hashable]) -> Any:
     if not is_sharded(value):
         return value
     if any(each.is_partial() for each in value.placements):
         raise InvalidInput(f"{path} is a DTensor with a pending reduction: redistribute it before it is saved")
+    local = value.detach().to_local()
     if any(not each.is_replicate() for each in value.placements):
-        table[path] = {"shape": list(value.shape), "offsets": list(_box(value).offsets)}
-    return value.detach().to_local()
+        memory = (local.data_ptr(), local.device, local.dtype, tuple(local.shape), local.stride())
+        if local.numel() == 0 or memory not in seen:  # a tied parameter is one array, under its first name
+            seen.add(memory)
+            table[path] = {"shape": list(value.shape), "offsets": list(_box(value).offsets)}
+    return local
 
 
 def _box(value: Any) -> Box:
