@@ -10,7 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from spotrelay.core.checkpoint import Checkpoint, CheckpointId, awaiting_verification, resume_candidate
+from spotrelay.core.checkpoint import (
+    Checkpoint,
+    CheckpointId,
+    awaiting_verification,
+    left_behind,
+    newest_promoted,
+    resume_candidate,
+)
 from spotrelay.core.spec import Keep
 
 
@@ -49,23 +56,34 @@ def superfluous(
         over: the run has ended: only what a person may want to go on from is kept.
     """
     there = tuple(c for c in checkpoints if not c.retired)
-    kept = {c.id for c in _kept(there, keep, over=over)}
+    kept = {c.id for c in _kept(checkpoints, there, keep, over=over)}
     return tuple(sorted((c for c in there if c.id not in kept and str(c.id) not in in_use), key=lambda c: c.id))
 
 
-def _kept(there: tuple[Checkpoint, ...], keep: Keep, *, over: bool) -> Iterator[Checkpoint]:
-    good = sorted((c for c in there if c.verified and c.usable), key=lambda c: c.id, reverse=True)
-    yield from _one(resume_candidate(there))
-    yield from _one(max((c for c in there if c.promoted and c.usable), key=lambda c: c.id, default=None))
-    yield from _one(next((c for c in good if c.promoted), None))
+def _kept(
+    known: tuple[Checkpoint, ...], there: tuple[Checkpoint, ...], keep: Keep, *, over: bool
+) -> Iterator[Checkpoint]:
+    behind = left_behind(known)  # a retired one still tells whom it left behind
+    ahead = [c for c in there if c.usable and c.id not in behind]
+    good = sorted((c for c in ahead if c.verified), key=lambda c: c.id, reverse=True)
+    yield from _one(resume_candidate(known))
+    yield from _one(max((c for c in ahead if c.promoted), key=lambda c: c.id, default=None))
+    yield from _one(newest_promoted(known))
+    yield from (c for c in there if c.commit.back_to and _tells_of_one(c, there))
     yield from _milestones(good, keep.every_steps)
     newest = max(there, key=lambda c: c.id, default=None)
     if over:
         yield from (c for c in _one(newest) if c.usable)
         return
     yield from _one(newest)
-    yield from awaiting_verification(there)
+    yield from awaiting_verification(known)
     yield from good[: keep.newest]
+
+
+def _tells_of_one(back: Checkpoint, there: tuple[Checkpoint, ...]) -> bool:
+    """Whether anything is there that only this checkpoint shows to be left behind: without it, it would be good."""
+    target = CheckpointId.of(back.commit.back_to)
+    return any(target < c.id < back.id for c in there)
 
 
 def _one(checkpoint: Checkpoint | None) -> tuple[Checkpoint, ...]:

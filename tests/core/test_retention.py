@@ -108,6 +108,53 @@ def test_of_a_run_that_failed_what_nobody_compared_stays_if_it_is_the_newest() -
     assert retired(saved(1), saved(2, None), saved(3, None), over=True) == ["1.2"]
 
 
+def back(save: int, to: str, generation: int = 1) -> Checkpoint:
+    """The checkpoint after a rollback."""
+    found = saved(save, generation=generation)
+    return replace(found, commit=replace(found.commit, back_to=to))
+
+
+def test_what_a_rollback_left_behind_takes_nobodys_place() -> None:
+    target = replace(saved(2), promoted=True)
+    astray = [replace(saved(n), promoted=True) for n in (3, 4)]
+
+    assert retired(saved(1), target, *astray, back(5, "1.2")) == ["1.1", "1.3", "1.4"]
+    assert retired(target, *astray, back(5, "1.2", generation=2), saved(6, generation=2)) == ["1.3", "1.4"]
+    assert retired(target, *astray, back(5, "1.2"), over=True) == ["1.3", "1.4"]
+
+
+def test_what_was_left_behind_hides_no_promoted_one_while_nobody_compared_it() -> None:
+    target = replace(saved(1), promoted=True)
+    astray = replace(saved(2, None), promoted=True)
+
+    assert retired(target, astray, back(3, "1.1"), saved(4), saved(5)) == ["1.2"]
+
+
+def test_a_milestone_that_was_left_behind_is_none() -> None:
+    keep = Keep(1, every_steps=20)
+
+    assert retired(saved(1), saved(2), saved(3), back(4, "1.1"), saved(5), keep=keep) == ["1.1", "1.2", "1.3"]
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_who_tells_that_others_were_left_behind_stays_while_one_of_them_is_there(over: bool) -> None:
+    keep = Keep(1)
+    astray, teller, newest = saved(2), back(3, "1.1"), saved(4)
+
+    assert retired(saved(1), astray, teller, newest, keep=keep, over=over) == ["1.1", "1.2"]
+    assert retired(astray, teller, newest, keep=keep, over=over, in_use="1.2") == []
+    assert retired(replace(astray, retired_at=NOON), teller, newest, keep=keep, over=over) == ["1.3"]
+    assert retired(teller, newest, keep=keep, over=over) == ["1.3"]
+
+
+def test_one_that_is_retired_still_tells_who_was_left_behind() -> None:
+    target = replace(saved(1), promoted=True)
+    astray = replace(saved(2), promoted=True)
+    teller = replace(back(3, "1.1"), retired_at=NOON, verdict=Verdict(1, 3, False))
+
+    assert retired(target, astray, teller, saved(4)) == ["1.2"]
+
+
 def test_a_save_is_settled_when_nobody_can_commit_it_any_more() -> None:
     lease = Lease("run-1")
     assert settled(lease) == CheckpointId(0, LAST_SAVE)
