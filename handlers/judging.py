@@ -20,6 +20,7 @@ from spotrelay.core.ports import EVERY
 from spotrelay.core.run import Run
 
 TICK = timedelta(microseconds=1)
+MANY = 1000  # checkpoints that a reader may look through, and so may bring a verdict on
 
 
 def judged(checkpoints: tuple[Checkpoint, ...], run: Run, plane: ControlPlane) -> Iterator[Fact]:
@@ -53,7 +54,7 @@ def condemned(fact: Verified, run: Run, plane: ControlPlane) -> tuple[Verified, 
     Raises:
         Unavailable, Contention: it may not concern those only that are written down: the event has to come back.
     """
-    known = next((c for c in run.checkpoints if c.id == CheckpointId(fact.generation, fact.save)), None)
+    known = _known(CheckpointId(fact.generation, fact.save), run, plane)
     if known is None:
         return ()
     found = []
@@ -62,6 +63,14 @@ def condemned(fact: Verified, run: Run, plane: ControlPlane) -> tuple[Verified, 
     if fact.key and _names(known, fact, plane):
         found += _spread(known, fact, run, plane)
     return tuple(found)
+
+
+def _known(wanted: CheckpointId, run: Run, plane: ControlPlane) -> Checkpoint | None:
+    """The checkpoint, also where it is older than those that are read with a run; None when there is none."""
+    found = next((c for c in run.checkpoints if c.id == wanted), None)
+    if found is not None:
+        return found
+    return next((c for c in plane.store.checkpoints(run.run_id, MANY) if c.id == wanted), None)
 
 
 def _spread(known: Checkpoint, fact: Verified, run: Run, plane: ControlPlane) -> Iterator[Verified]:

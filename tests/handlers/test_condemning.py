@@ -43,12 +43,12 @@ def save(world: World, number: int, elder: tuple[Shard, ...] = ()) -> None:
 
 
 def shards(world: World, name: str) -> tuple[Shard, ...]:
-    commit = next(c.commit for c in world.store.checkpoints(RUN) if str(c.id) == name)
+    commit = next(c.commit for c in world.store.checkpoints(RUN, 40) if str(c.id) == name)
     return decode_manifest(world.objects.get(commit.manifest_key, commit.manifest_version)).shards
 
 
-def states(world: World) -> dict[str, str]:
-    return {str(c.id): c.state for c in world.store.checkpoints(RUN)}
+def states(world: World, limit: int = 20) -> dict[str, str]:
+    return {str(c.id): c.state for c in world.store.checkpoints(RUN, limit)}
 
 
 def damaged(world: World, save: int = 3, **plane: object) -> None:
@@ -84,6 +84,22 @@ def test_who_does_not_name_it_is_compared_again_and_stays(world: World) -> None:
     assert states(world) == {**CONDEMNED, "1.4": "verified"}
     candidate = resume_candidate(world.run().checkpoints)
     assert candidate is not None and str(candidate.id) == "1.4"
+
+
+def test_a_reader_may_name_one_that_is_older_than_all_that_are_read_with_a_run(world: World) -> None:
+    for number in range(4, 30):
+        save(world, number)
+    assert "1.3" not in {str(c.id) for c in world.run().checkpoints}
+
+    damaged(world)
+
+    assert {name for name, state in states(world, 40).items() if state == "condemned"} == set(CONDEMNED)
+
+
+def test_one_that_the_run_does_not_have_condemns_nobody(world: World) -> None:
+    damaged(world, save=77)
+
+    assert set(states(world).values()) == {"verified"}
 
 
 def test_a_reader_that_names_no_shard_condemns_the_one_that_it_read(world: World) -> None:
