@@ -76,6 +76,12 @@ class Base:
                 self.builds_on = self._id
             return found
 
+    def without(self) -> Base:
+        """For a save that names no older shard, and is remembered all the same."""
+        bare = Base(self._memory)
+        bare._sound = {}
+        return bare
+
     def remember(self, checkpoint: CheckpointId, shards: Iterable[Shard]) -> None:
         """The save was committed with these shards."""
         self._memory.remember(checkpoint, shards)

@@ -226,7 +226,6 @@ class Checkpointer:
             flight.start()
 
         shot.copy(start)
-        shot.cargo.stall_s = max(shot.cargo.stall_s, time.monotonic() - begun)
         self._last_save += 1
         self.flight = flight
 

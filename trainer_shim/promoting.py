@@ -17,8 +17,8 @@ class Promoter:
         self._identity = identity
         self._wanted: CheckpointId | None = None
 
-    def want(self, checkpoint: CheckpointId) -> None:
-        """Promote this one as soon as possible. An older one that is still waiting needs it no more."""
+    def want(self, checkpoint: CheckpointId | None) -> None:
+        """Promote this one as soon as possible, or none any more. An older one that still waits needs it no more."""
         self._wanted = checkpoint
 
     def send(self) -> None:

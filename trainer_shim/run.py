@@ -68,9 +68,9 @@ class Run:
             return
         feed = self._framework.feed(loader, total is not None, self._session is not None, position, self._settle)
         self._feed = feed
-        if self._session is not None:
-            self._session.begin_steps(total)
         try:
+            if self._session is not None:
+                self._session.begin_steps(total, self.step_number)
             while total is None or self.step_number < total:
                 batch = self._next(feed, total)
                 if batch is _END:

@@ -22,7 +22,7 @@ from spotrelay.core.checkpoint import (
     manifest_key,
     shard_key,
 )
-from spotrelay.core.errors import AlreadyExists, Fenced, OutcomeUnknown
+from spotrelay.core.errors import AlreadyExists, Fenced, OutcomeUnknown, Retired
 from spotrelay.core.health import Judgement, joined
 from spotrelay.core.ports import StoredObject
 from trainer_shim.base import Base
@@ -123,6 +123,13 @@ class Flight:
                 # A process of this very attempt was here before: its number stays its own.
                 if self._cancel.is_set():
                     raise
+                self.save += 1
+            except Retired as error:
+                # Its manifest, which names the retired shards, is there: that number stays its own, too.
+                if not self._base.builds_on or not self.snapshot.cargo.again():
+                    raise
+                say(f"{error}. It is sent again, whole")
+                self._base, stored = self._base.without(), None
                 self.save += 1
 
     def _conclude(

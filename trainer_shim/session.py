@@ -203,12 +203,20 @@ class Session:
 
     # between two steps
 
-    def begin_steps(self, total: int | None) -> None:
-        """Say how many steps are asked for; leave at once if the machine is already being taken back."""
+    def begin_steps(self, total: int | None, step: int) -> None:
+        """Say how many steps are asked for; leave at once if the machine is already being taken back.
+
+        A save that is under way is finished then, and none is begun: of steps made since, only the loop that made
+        them knew where in the data they were, and an error may have ended it in the middle of one.
+
+        Args:
+            step: steps finished.
+        """
         self._pulse.set(phase=Phase.TRAINING, total=total or 0)
-        agreed = self._agree_now(Moment.BEGIN, self._saved_step or 0)
+        agreed = self._agree_now(Moment.BEGIN, step)
         if agreed.ending is not None:
-            self._drain(agreed.ending, self._saved_step or 0, dict)
+            self._active().new_steps = 0
+            self._drain(agreed.ending, step, dict)
 
     def boundary(self, step: int, loss: Any, data: Data, settled: bool = True, norm: Any = None) -> None:
         """After a step: take note, and save, drain or stop where it is time to.
@@ -398,6 +406,7 @@ class Session:
         made = self._retreat.go(step, f"the run has diverged: {why}")
         if made is not None:
             vitals.rolled_back(*made)
+            self._promoter.want(None)
             self._herald.report("rolled-back")
             self._begin(step, SaveReason.REQUESTED, data)
 

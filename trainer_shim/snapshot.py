@@ -97,6 +97,14 @@ class Cargo:
         if self._places is not None:
             self._places.free(shard)
 
+    def again(self) -> bool:
+        """Begin to send once more from the first shard; False where shards have given up their places meanwhile."""
+        if self._places is not None and not self._places.whole:
+            return False
+        with self._lock:
+            self.sent = 0
+        return True
+
     def abandon(self) -> None:
         """Nobody sends any more: who waits for a place need not wait on."""
         if self._places is not None:

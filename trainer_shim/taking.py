@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -187,6 +188,7 @@ class _Copying:
 
     def in_turns(self, cargo: Cargo, start: Callable[[], None]) -> None:
         """Copy each shard when an earlier one has left its place. Ends early when the bucket does not keep up."""
+        begun = time.monotonic()
         start()
         try:
             for shard in self._plan.shards:
@@ -198,6 +200,7 @@ class _Copying:
             cargo.spoil(error if isinstance(error, Exception) else Torn("the save was broken off"))
             if not isinstance(error, TimeoutError):
                 raise
+        cargo.stall_s += time.monotonic() - begun
         cargo.complete()
 
     def lazily(self, late: Sequence[ShardPlan], cargo: Cargo, start: Callable[[], None]) -> None:

@@ -73,7 +73,12 @@ class Vitals:
         self._probation.admit(commit)
 
     def committed(self, commit: Commit) -> CheckpointId | None:
-        """Take note of a checkpoint; the one that it shows to be good, if there is one."""
+        """Take note of a checkpoint; the one that it shows to be good, if there is one.
+
+        One that was taken before a rollback and is committed only after it tells nothing of the state since.
+        """
+        if self.back_to and commit.back_to != self.back_to:
+            return None
         self.back_to = ""
         return self._probation.committed(commit)
 

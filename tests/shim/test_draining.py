@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import torch
 
 from spotrelay.core.checkpoint import SaveReason
 from spotrelay.core.errors import Unavailable
@@ -95,6 +96,63 @@ def test_the_drained_run_is_continued_at_the_very_step(world: World, imds: Imds)
     world.verify()  # no fence: the lease was given back
 
     assert world.attach(2, **build().attached(), extra={}).resumed_from == 5
+
+
+def end_at_once(run: Any) -> None:
+    run._session._watcher.end(timedelta(seconds=5), "EC2 is going to terminate this machine")
+
+
+def test_a_notice_between_a_loop_of_the_scripts_own_and_steps_saves_nothing_under_an_older_step(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    world.submit(RARELY)
+    parts = build()
+    run = world.attach(1, **parts.attached())
+    for _ in range(3):
+        spoil(parts.model)
+        run.step(1.0)
+    end_at_once(run)
+
+    with left_with(EXIT_DRAINED):
+        next(run.steps(total=STEPS))
+    run.close()  # has nothing left to say
+
+    assert world.checkpoints == ()
+    assert world.store.read_lease(RUN).holder is None
+    assert "draining after step 3" in caplog.text
+    assert "steps after 0 were not committed in time" in caplog.text
+
+
+def test_a_notice_after_a_loop_that_an_error_ended_keeps_what_was_saved_and_saves_no_half_step(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    world.submit(Cadence(every_steps=3))
+    parts = build()
+    run = world.attach(1, **parts.attached())
+    with pytest.raises(ZeroDivisionError):
+        for step, _ in run.steps(total=STEPS):
+            spoil(parts.model)
+            if step == 4:
+                raise ZeroDivisionError
+            run.step(1.0)
+    end_at_once(run)
+
+    with left_with(EXIT_DRAINED):
+        next(run.steps(total=STEPS))
+    run.close()  # has nothing left to say
+
+    assert world.steps_committed() == [3]
+    assert "draining after step 4" in caplog.text
+    world.verify()
+    assert world.attach(2, **build().attached()).resumed_from == 3
+
+
+def spoil(model: torch.nn.Module) -> None:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1.0)
 
 
 def test_sigterm_is_latched_and_drains(world: World) -> None:

@@ -12,13 +12,23 @@ import pytest
 import torch
 from torch import nn
 
-from spotrelay.core.checkpoint import Health, Manifest, Rollback, SaveReason, decode_manifest, resume_candidate
+from spotrelay.core.checkpoint import (
+    CheckpointId,
+    Commit,
+    Health,
+    Manifest,
+    Rollback,
+    SaveReason,
+    decode_manifest,
+    resume_candidate,
+)
 from spotrelay.core.errors import InvalidInput, Unavailable
 from spotrelay.core.spec import HealthRules
 from tests.shim.training import Parts, build
 from tests.shim.world import RUN, World, eventually, left_with
 from trainer_shim import checking, wiring
 from trainer_shim.frameworks.torch import TorchFramework
+from trainer_shim.vitals import Vitals
 
 TOTAL = 60
 
@@ -209,6 +219,21 @@ def test_a_diverged_run_goes_back_to_the_promoted_checkpoint_and_skips_the_data(
     assert "not finite" not in after.why and "nan" in after.why
     assert "rolled-back" in [each["what"] for each in world.publisher.of("Attempt Reported")]
     assert after.health is Health.HEALTHY
+
+
+def test_what_was_taken_before_a_rollback_and_is_committed_after_it_changes_nothing() -> None:
+    def taken(save: int, step: int, back_to: str = "") -> Commit:
+        return Commit(RUN, 1, save, step, "key", "version", "digest", 1, back_to=back_to)
+
+    vitals = Vitals()
+    manifest = Manifest(RUN, 1, 1, 10, (), {})
+    vitals.rolled_back(Rollback(40, 10, "1.1", "the loss is nan"), manifest)
+
+    assert vitals.committed(taken(2, 25)) is None
+    assert vitals.back_to == "1.1"
+    assert vitals.committed(taken(3, 40, "1.1")) is None
+    assert vitals.back_to == ""
+    assert vitals.committed(taken(4, 50)) == CheckpointId(1, 3)
 
 
 def test_without_the_spec_saying_so_nothing_is_rolled_back(world: World) -> None:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import threading
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from spotrelay.core.checkpoint import Manifest, Verdict, decode_manifest
+from spotrelay.core.checkpoint import Commit, Manifest, SaveReason, Verdict, decode_manifest
 from spotrelay.core.errors import Unavailable
 from spotrelay.core.ports import Body, StoredObject, size_of
 from spotrelay.core.spec import Cadence
-from spotrelay.testing import MemoryObjects
+from spotrelay.testing import MemoryObjects, MemoryStore
 from tests.shim.training import build, train
 from tests.shim.world import RUN, World
-from trainer_shim import shards, staging, wiring
+from trainer_shim import shards, staging, taking, wiring
 from trainer_shim.uploading.process import UploadProcess
 
 
@@ -300,6 +301,88 @@ def test_after_its_base_was_condemned_the_attempt_saves_whole_again(world: World
     assert whole[3], "the save after the condemnation"
     first = world.checkpoints[0]
     assert first.usable
+
+
+class Retiring:
+    """A table in which what the first save after a time builds on is retired just before its commit."""
+
+    def __init__(self, inner: MemoryStore) -> None:
+        self.inner = inner
+        self.armed = False
+        self.refused: list[Commit] = []
+
+    def commit(self, commit: Commit, holder: str) -> None:
+        if self.armed:
+            self.armed = False
+            [base] = [each for each in self.inner.checkpoints(RUN) if each.id in commit.builds_on]
+            where = base.id
+            self.inner.record_verdict(RUN, Verdict(where.generation, where.save, False, "a shard is damaged"))
+            assert self.inner.retire(RUN, base, datetime.now(UTC))
+            self.refused.append(commit)
+        self.inner.commit(commit, holder)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+@pytest.mark.parametrize(
+    ("reason", "wishes"),
+    [(SaveReason.CADENCE, {}), (SaveReason.CADENCE, {"lazy": True}), (SaveReason.FINAL, {})],
+    ids=["at once", "lazy", "in place"],
+)
+def test_a_save_whose_base_is_retired_before_its_commit_is_sent_again_whole(
+    world: World, monkeypatch: pytest.MonkeyPatch, reason: SaveReason, wishes: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(shards, "LIMIT", 2**20)
+    world.objects = Counting()
+    world.submit(Cadence(every_steps=2))
+    table = Retiring(world.store)
+    world.ports = wiring.Ports(table, world.objects, world.publisher)
+    at = 5 if reason is SaveReason.FINAL else 4
+
+    def after(run: Any, step: int) -> None:
+        settled(run, step)
+        world.verify()
+        table.armed = table.armed or (step == at - 1 and not table.refused)
+
+    model = fine_tune(world, 1, 5, after, **wishes)
+
+    [refused] = table.refused
+    again = next(c.commit for c in world.checkpoints if c.commit.step == at)
+    assert refused.builds_on and (refused.step, refused.reason) == (at, reason)
+    assert (again.reason, again.builds_on, again.save) == (reason, (), refused.save + 1)
+    assert world.objects.of_save(again.save) == again.size > 256 * 256 * 4
+    assert {shard.key.split("/")[4] for shard in manifest(world).shards} >= {f"{again.save:06d}"}
+    world.hand_over(2)
+    fresh, optimizer = adapter()
+    run = world.attach(2, model=fresh, optimizer=optimizer)
+    assert run.resumed_from == 5
+    assert all(torch.equal(*each) for each in zip(fresh.parameters(), model.parameters(), strict=True))
+
+
+def test_shards_that_took_turns_cannot_be_sent_again_and_the_next_save_builds_on_something_else(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "LIMIT", 2**14)
+    monkeypatch.setattr(taking, "room_for", lambda plan, most: plan.size // 2)
+    world.objects = Counting()
+    world.submit()
+    table = Retiring(world.store)
+    world.ports = wiring.Ports(table, world.objects, world.publisher)
+
+    def after(run: Any, step: int) -> None:
+        settled(run, step)
+        world.verify()
+        table.armed = table.armed or (step == 3 and not table.refused)
+
+    fine_tune(world, 1, 6, after)
+
+    [refused] = table.refused
+    assert refused.step not in world.steps_committed()
+    following = next(c.commit for c in world.checkpoints if c.commit.step == refused.step + 1)
+    base = {each.save for each in following.builds_on}
+    assert refused.builds_on[0].save not in base
+    assert world.steps_committed()[-1] == 6
 
 
 def test_a_frozen_parameter_that_was_changed_after_all_is_uploaded_anew(world: World) -> None:

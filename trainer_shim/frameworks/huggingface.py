@@ -123,7 +123,7 @@ class SpotrelayCallback(transformers.TrainerCallback):  # type: ignore[misc]  # 
                 control.should_training_stop = True
                 self._follower.over = True
         self._before = self._trainer._tr_loss.detach().clone()
-        self._session.begin_steps(state.max_steps)
+        self._session.begin_steps(state.max_steps, state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take note of the step's loss, before the Trainer may begin a new sum."""
