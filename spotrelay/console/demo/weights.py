@@ -21,7 +21,7 @@ def weights_digest(manifest: Manifest, get: Get, model: str = "model") -> str:
     for name, reference in sorted(names.items()):
         described = arrays[reference["name"]]
         found.update(f"{name} torch.{described['dtype']} {tuple(described['shape'])}\n".encode())
-        for shard, entry in described["at"]:
+        for shard, entry, *_ in described["at"]:
             found.update(shards[shard][entry])
     return found.hexdigest()
 

@@ -54,7 +54,7 @@ def rich_run(run_id: str) -> Run:
             code_key="code/0.tar.gz",
             code_digest="0" * 64,
             limits=Limits(max_dollars=12.5),
-            cadence=Cadence(every_s=30.0),
+            cadence=Cadence(ceiling_s=1800.0, every_s=30.0),
         ),
         NOON,
         status=RunStatus.HANDOVER,
