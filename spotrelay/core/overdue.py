@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 from spotrelay.core.checkpoint import resume_candidate
 from spotrelay.core.run import AttemptState, Run
 
-INTERVALS = 3  # of the longest that the spec allows, until somebody should look
+INTERVALS = 3  # of the longest that the spec allows, until somebody should look; but no more than
+GRACE = timedelta(hours=1)  # longer than one of them
 
 
 def longest_interval(run: Run) -> timedelta | None:
@@ -21,7 +22,7 @@ def longest_interval(run: Run) -> timedelta | None:
 def overdue_since(run: Run, now: datetime, scale: float) -> datetime | None:
     """Since when the newest verified checkpoint, or the first step, is the last progress that is safe.
 
-    None while that is not overdue: no attempt trains, or it is younger than three intervals.
+    None while that is not overdue: no attempt trains, or it is younger than three of the longest intervals, or one and an hour.
 
     Args:
         scale: how much faster than in production time passes.
@@ -32,4 +33,4 @@ def overdue_since(run: Run, now: datetime, scale: float) -> datetime | None:
     newest = resume_candidate(run.checkpoints)
     checked_at = newest.verdict.checked_at if newest is not None and newest.verdict is not None else None
     since = max(current.first_step_at, checked_at or current.first_step_at)
-    return since if now - since > INTERVALS * interval * scale else None
+    return since if now - since > min(INTERVALS * interval, interval + GRACE) * scale else None
