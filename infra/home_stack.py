@@ -157,7 +157,7 @@ class HomeStack(Stack):
             )
 
     def _watch(self) -> None:
-        overdue = "A run trains and has had no new verified checkpoint for three of its longest intervals, or one and an hour."
+        overdue = "A run trains and has had no new verified checkpoint for longer than its spec allows."
         failing = "Deleting what no checkpoint names any more keeps failing."
         for name, metric, what, anchor, minutes, at_least in (
             ("Quarantined", settings.QUARANTINED, "A malformed event was set aside.", "quarantined-events", 5, 1),

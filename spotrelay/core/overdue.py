@@ -22,7 +22,8 @@ def longest_interval(run: Run) -> timedelta | None:
 def overdue_since(run: Run, now: datetime, scale: float) -> datetime | None:
     """Since when the newest verified checkpoint, or the first step, is the last progress that is safe.
 
-    None while that is not overdue: no attempt trains, or it is younger than three of the longest intervals, or one and an hour.
+    None while that is not overdue: no attempt trains, or it is younger than three of the longest intervals, or than
+    one and an hour.
 
     Args:
         scale: how much faster than in production time passes.

@@ -62,12 +62,12 @@ def json_action(target: str) -> str:
 
 
 def dynamodb_target(body: bytes, key_names: KeyNames) -> str:
-    """Tables and keys that a DynamoDB request names: `table pk sk, table pk sk`."""
+    """Tables and keys that a DynamoDB request names: `table pk sk, table pk sk`; of a transaction, with its verbs."""
     asked = _json(body)
     names: list[str] = []
     if "TransactItems" in asked:
         for item in asked["TransactItems"]:
-            names.extend(_one_item(operation, key_names) for operation in item.values())
+            names.extend(f"{verb} {_one_item(operation, key_names)}" for verb, operation in item.items())
     elif "RequestItems" in asked:
         for table, wanted in asked["RequestItems"].items():
             names.extend(_batch(table, wanted, key_names))

@@ -47,7 +47,7 @@ def test_a_transaction_names_every_item_by_its_key() -> None:
         ]
     )
 
-    assert calls.dynamodb_target(asked, keys) == "runs LIVE#r LEASE, runs LIVE#r COMMIT"
+    assert calls.dynamodb_target(asked, keys) == "Update runs LIVE#r LEASE, Put runs LIVE#r COMMIT"
 
 
 def test_a_query_names_table_index_and_values() -> None:

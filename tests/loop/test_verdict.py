@@ -197,7 +197,7 @@ def test_the_request_log_is_read_by_table_key_and_sender() -> None:
         **common,
         "mono": 2.0,
         "action": "TransactWriteItems",
-        "target": "T LIVE#demo LEASE, T LIVE#demo COMMIT#000002#000003",
+        "target": "Update T LIVE#demo LEASE, Put T LIVE#demo COMMIT#000002#000003",
     }
     take = {**common, "mono": 1.0, "action": "UpdateItem", "target": "T LIVE#demo LEASE"}
     other_run = {**take, "target": "T LIVE#demo2 LEASE"}

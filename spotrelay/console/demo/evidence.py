@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from spotrelay.console.logs import chunks
 from spotrelay.core.checkpoint import decode_manifest, digest_of
 from spotrelay.core.errors import Damaged
 from spotrelay.core.run import Entry, Run
+
+COMMIT = re.compile(r"Put \S+ LIVE#\S+ COMMIT#(\d+)#(\d+)")  # not: a promotion, or what a commit builds on
 
 
 @dataclass(frozen=True)
@@ -92,9 +95,9 @@ def _request(entry: dict[str, Any], run_id: str) -> Request | None:
     target, instance = str(entry.get("target") or ""), str(entry.get("instance_id") or "")
     what, checkpoint = "", ""
     if entry["service"] == "dynamodb" and instance and f"LIVE#{run_id} " in target:
-        if entry["action"] == "TransactWriteItems" and "COMMIT#" in target:
-            generation, save = target.split("COMMIT#")[1].split(",")[0].strip().split("#")
-            what, checkpoint = "commit", f"{int(generation)}.{int(save)}"
+        committed = COMMIT.search(target) if entry["action"] == "TransactWriteItems" else None
+        if committed is not None:
+            what, checkpoint = "commit", f"{int(committed[1])}.{int(committed[2])}"
         elif entry["action"] in ("UpdateItem", "PutItem") and target.endswith(" LEASE"):
             what = "take"
     elif entry["service"] == "ec2" and entry["action"] == "CreateFleet":

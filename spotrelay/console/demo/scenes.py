@@ -11,7 +11,7 @@ from spotrelay.core.run import Attempt, Run
 
 SHARD = r"/shards/"
 MANIFEST = r"/manifests/"
-COMMIT = r"COMMIT#"
+COMMIT = r"Put \S+ LIVE#\S+ COMMIT#"  # not a promotion
 NO_CAPACITY = "InsufficientInstanceCapacity"
 GONE_S = 150.0  # for the last process of a machine to end
 
