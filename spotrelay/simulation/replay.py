@@ -16,10 +16,10 @@ from heapq import heapify, heappop, heappush
 from spotrelay.core.claim import claim
 from spotrelay.core.clockwork import Timings
 from spotrelay.core.decide import decide, spent
-from spotrelay.core.decisions import Fence, Observe, Resolve, Rest, Send, Terminate, Wait
+from spotrelay.core.decisions import Collect, Fence, Observe, Resolve, Rest, Send, Terminate, Wait
 from spotrelay.core.errors import SpotrelayError
 from spotrelay.core.experience import Experience, answered, ended
-from spotrelay.core.facts import Fact, LaunchAbandoned, LaunchAnswered, TerminateAsked
+from spotrelay.core.facts import Collected, Fact, LaunchAbandoned, LaunchAnswered, TerminateAsked
 from spotrelay.core.lease import Lease, fence, take
 from spotrelay.core.ledger import ledger_of
 from spotrelay.core.live import Heartbeat, Phase
@@ -213,6 +213,8 @@ class Simulated:
                 yield StateChange(instance_id, InstanceState.TERMINATED)
             case Resolve(intent=intent):
                 yield LaunchAbandoned(intent.launch)
+            case Collect():  # a replay has no bucket: there is nothing to look through before its end
+                yield Collected(replace(self._run.upkeep, due_at=at(self._end) + timedelta(days=1)))
             case Observe():
                 raise SpotrelayError(f"{self._run.run_id}: nothing in a replay falls silent. Report it")
 
