@@ -11,9 +11,9 @@ import pytest
 from spotrelay.aws.clients import Clients
 from spotrelay.core.errors import Unavailable
 from tests.shim.world import World
-from trainer_shim import wiring
 from trainer_shim.environment import read_identity
 from trainer_shim.patience import persevere
+from trainer_shim.wiring import connect
 
 ROOT = Path(__file__).parents[2]
 IN_THE_SCRIPTS_PROCESS = [
@@ -72,6 +72,6 @@ def test_the_sdk_does_not_retry_by_itself_since_its_pauses_would_draw_from_them(
 
     monkeypatch.setattr(Clients, "client", client)
 
-    wiring.connect(identity)
+    connect(identity)
 
     assert made == [1, 1, 1]
