@@ -8,12 +8,17 @@ from typing import Any
 
 from spotrelay.core.errors import AlreadyExists
 from spotrelay.core.ports import ObjectStore, StoredObject
+from trainer_shim.uploading.digests import content_digest
 
 Call = Callable[[Callable[[], Any]], Any]  # runs a request, again while that is safe and may help
 
 
-def create(objects: ObjectStore, key: str, body: bytes | memoryview, call: Call) -> StoredObject:
+def create(objects: ObjectStore, key: str, send: Callable[[], StoredObject], digest: str, call: Call) -> StoredObject:
     """The object with these bytes, made now or by an earlier try whose reply was lost.
+
+    Args:
+        send: puts the bytes under the key.
+        digest: xxh3-128 of them.
 
     Raises:
         AlreadyExists: the key holds something else; nothing was changed.
@@ -21,20 +26,19 @@ def create(objects: ObjectStore, key: str, body: bytes | memoryview, call: Call)
 
     def put() -> StoredObject:
         try:
-            return objects.put(key, body)
+            return send()
         except AlreadyExists:
-            return _own(objects, key, body)
+            return _own(objects, key, digest)
 
     stored: StoredObject = call(put)
-    return (
-        stored
-        if stored.checksum
-        else replace(stored, checksum=call(lambda: objects.head(key, stored.version_id).checksum))
-    )
+    if stored.checksum:
+        return stored
+    return replace(stored, checksum=call(lambda: objects.head(key, stored.version_id).checksum))
 
 
-def _own(objects: ObjectStore, key: str, body: bytes | memoryview) -> StoredObject:
+def _own(objects: ObjectStore, key: str, digest: str) -> StoredObject:
+    """The object under a key that is taken, if it is what was to be put there."""
     found = objects.head(key)
-    if found.size == len(body) and objects.get(key, found.version_id) == body:
+    if content_digest(objects.get(key, found.version_id)) == digest:
         return found
     raise AlreadyExists(f"{key} holds something else: an earlier process of this attempt wrote it")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from spotrelay.core.checkpoint import (
@@ -26,6 +25,7 @@ from spotrelay.core.errors import AlreadyExists, Fenced, OutcomeUnknown, Retired
 from spotrelay.core.health import Judgement, joined
 from spotrelay.core.ports import StoredObject
 from trainer_shim.base import Base
+from trainer_shim.creating import create
 from trainer_shim.environment import Identity
 from trainer_shim.herald import publish
 from trainer_shim.patience import Cancelled, persevere
@@ -212,24 +212,7 @@ class Flight:
         return shard, broken
 
     def _create(self, key: str, send: Callable[[], StoredObject], digest: str) -> StoredObject:
-        def put() -> StoredObject:
-            try:
-                return send()
-            except AlreadyExists:
-                return self._own(key, digest)
-
-        stored = self._try(put)
-        return stored if stored.checksum else replace(stored, checksum=self._try(lambda: self._checksum(stored)))
-
-    def _own(self, key: str, digest: str) -> StoredObject:
-        """The object under a key that is taken, if it is what we wanted to put there."""
-        found = self._ports.objects.head(key)
-        if content_digest(self._ports.objects.get(key, found.version_id)) == digest:
-            return found
-        raise AlreadyExists(f"{key} holds something else: an earlier process of this attempt wrote it")
-
-    def _checksum(self, stored: StoredObject) -> str:
-        return self._ports.objects.head(stored.key, stored.version_id).checksum
+        return create(self._ports.objects, key, send, digest, self._try)
 
     def _try(self, call: Callable[[], T]) -> T:
         if self._cancel.is_set():

@@ -129,7 +129,8 @@ class SpotrelayWriter(StorageWriter):
         )
         body = manifest.encode()
         key = manifest_key(identity.run_id, identity.generation, self._save)
-        made = create(attempt.ports.objects, key, body, attempt.call)
+        objects = attempt.ports.objects
+        made = create(objects, key, lambda: objects.put(key, body), content_digest(body), attempt.call)
         commit = Commit(
             identity.run_id,
             identity.generation,
@@ -217,7 +218,8 @@ class _RankWriter:
         digest = content_digest(body)
         rank = self._attempt.ranks.rank
         key = shard_key(identity.run_id, identity.generation, self._save, rank, planned.index, digest)
-        made = create(self._attempt.ports.objects, key, body, self._attempt.call)
+        objects = self._attempt.ports.objects
+        made = create(objects, key, lambda: objects.put(key, body), digest, self._attempt.call)
         return Shard(key, made.version_id, len(body), made.etag, digest, made.checksum, rank)
 
 
