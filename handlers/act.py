@@ -53,13 +53,13 @@ def act(decision: Decision, run: Run, plane: ControlPlane, prices: Prices) -> tu
         case Send(intent=intent):
             return (_send(intent, plane, prices),)
         case Resolve(intent=intent):
-            machine = plane.machines.find(run.run_id, intent.launch)
-            return (MachineFound(machine) if machine else LaunchAbandoned(intent.launch),)
+            return (_made(run, intent, plane) or LaunchAbandoned(intent.launch),)
         case Observe(instance_ids=instance_ids):
             return (Observed(tuple(plane.machines.states(instance_ids, _regions(run)).items())),)
-        case Terminate(instance_id=instance_id):
-            _terminate(instance_id, run, plane)
-            return (TerminateAsked(instance_id),)
+        case Terminate():
+            for instance_id in decision.instance_ids:
+                _terminate(instance_id, run, plane)
+            return tuple(map(TerminateAsked, decision.instance_ids))
         case Collect():
             return collect(run, plane)
         case _:
@@ -75,6 +75,15 @@ def _terminate(instance_id: str, run: Run, plane: ControlPlane) -> None:
         plane.telemetry.error("machine not ended", run_id=run.run_id, instance_id=instance_id, cause=str(error))
 
 
+def _made(run: Run, intent: Intent, plane: ControlPlane) -> MachineFound | None:
+    """What a launch made that nobody will send again."""
+    if intent.nodes == 1:
+        machine = plane.machines.find(run.run_id, intent.launch)
+        return MachineFound(machine) if machine else None
+    gang = plane.machines.find_all(run.run_id, intent.launch)
+    return MachineFound(gang[0], gang[1:]) if gang else None
+
+
 def _send(intent: Intent, plane: ControlPlane, prices: Prices) -> Fact:
     try:
         answer = plane.machines.launch(intent.request, plane.clock.now(), first=intent.sent == 0)
@@ -85,7 +94,7 @@ def _send(intent: Intent, plane: ControlPlane, prices: Prices) -> Fact:
 
 def _regions(run: Run) -> dict[str, str]:
     """Where each machine of the run is."""
-    return {a.instance_id: a.pool.region for a in run.attempts if a.instance_id and a.pool}
+    return {instance_id: a.pool.region for a in run.attempts if a.pool for instance_id in a.instance_ids}
 
 
 def missing_price(run: Run, plane: ControlPlane) -> Priced | None:

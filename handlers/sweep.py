@@ -22,7 +22,7 @@ from handlers.wiring import observed, wired
 from spotrelay.core.errors import SpotrelayError, UnknownRun
 from spotrelay.core.facts import MachineFound
 from spotrelay.core.ports import Machine
-from spotrelay.core.run import Run
+from spotrelay.core.run import Run, machine_on
 
 MOST_DUE = 5_000  # runs taken up by one sweep; the next one takes the rest
 WHOLE = 200  # up to this many machines, every sweep compares each with its run
@@ -91,6 +91,8 @@ def _compare(machine: Machine, crowd: int, plane: ControlPlane) -> None:
     except UnknownRun:
         run = None
     if run is not None and _belongs_to_open_launch(machine, run):
+        if run.intent is not None and run.intent.nodes > 1:
+            return  # the same request, sent again, tells of all of them; until then they are nobody's to end
         plane.telemetry.count(ORPHANS_ADOPTED)
         plane.telemetry.warning("machine adopted", run_id=run.run_id, instance_id=machine.instance_id)
         respond(plane, run.run_id, (MachineFound(machine),))
@@ -125,7 +127,8 @@ def _is_orphan(machine: Machine, run: Run | None, plane: ControlPlane) -> bool:
     attempt = run.attempt_on(machine.instance_id) if run is not None else None
     if attempt is None:
         return machine.launched_at is not None and now - machine.launched_at > grace
-    return attempt.machine_gone_at is not None and now - attempt.machine_gone_at > grace
+    gone_at = machine_on(attempt, machine.instance_id).machine_gone_at
+    return gone_at is not None and now - gone_at > grace
 
 
 def _its_turn(machine: Machine, now: datetime) -> bool:

@@ -25,11 +25,13 @@ def prepare(places: Places, stack: str, run_id: str, generation: int, launch: in
         raise InvalidInput(f"run {run_id}: one launch goes to one region and one market, not to {rung.pools}")
     region, market = rung.pools[0].region, Market(rung.pools[0].market)
     place = places.place(region)
+    group = {"Placement": {"GroupName": rung.placement_group}} if rung.placement_group else {}
     overrides = [
         {
             "InstanceType": pool.instance_type,
             "SubnetId": places.subnet(region, pool.zone),
             "Priority": float(rank),  # the lowest number is tried first
+            **group,
         }
         for rank, pool in enumerate(rung.pools)
     ]
@@ -38,25 +40,28 @@ def prepare(places: Places, stack: str, run_id: str, generation: int, launch: in
         "Type": "instant",
         "ClientToken": f"{run_id}.{generation}.{launch}",
         "TargetCapacitySpecification": {
-            "TotalTargetCapacity": 1,
+            "TotalTargetCapacity": rung.nodes,
             "DefaultTargetCapacityType": market.value,
         },
         "LaunchTemplateConfigs": [{"LaunchTemplateSpecification": template, "Overrides": overrides}],
         "TagSpecifications": [{"ResourceType": "instance", "Tags": _tags(stack, run_id, generation, launch)}],
-        **_strategy(market),
+        **_strategy(market, rung.nodes),
     }
     return {"Region": region, "Pools": [to_json(pool) for pool in rung.pools], "CreateFleet": request}
 
 
-def _strategy(market: Market) -> dict[str, Any]:
+def _strategy(market: Market, nodes: int) -> dict[str, Any]:
+    together = {"SingleInstanceType": True, "SingleAvailabilityZone": True, "MinTargetCapacity": nodes}
+    whole = together if nodes > 1 else {}
     if market is Market.SPOT:
         return {
             "SpotOptions": {
                 "AllocationStrategy": "capacity-optimized-prioritized",
                 "InstanceInterruptionBehavior": "terminate",
+                **whole,
             }
         }
-    return {"OnDemandOptions": {"AllocationStrategy": "prioritized"}}
+    return {"OnDemandOptions": {"AllocationStrategy": "prioritized", **whole}}
 
 
 def _tags(stack: str, run_id: str, generation: int, launch: int) -> list[dict[str, str]]:
@@ -71,11 +76,18 @@ def _tags(stack: str, run_id: str, generation: int, launch: int) -> list[dict[st
 
 
 def read_answer(answer: Mapping[str, Any], request: Mapping[str, Any], now: datetime) -> LaunchAnswer:
-    """What an instant fleet came to: refusals by pool, and the machine if there is one."""
+    """What an instant fleet came to: refusals by pool, and the machine, or the machines of one pool."""
     refusals = [r for error in answer.get("Errors") or [] for r in _refusals(error, request, now)]
-    for instance in answer.get("Instances") or []:
-        for instance_id in instance.get("InstanceIds") or []:
-            return LaunchAnswer(str(instance_id), _pool_of(instance, request), tuple(refusals))
+    given = [
+        (_pool_of(instance, request), str(instance_id))
+        for instance in answer.get("Instances") or []
+        for instance_id in instance.get("InstanceIds") or []
+    ]
+    if given:
+        pool, first = given[0]
+        together = [instance_id for where, instance_id in given if where == pool]
+        most = request["CreateFleet"]["TargetCapacitySpecification"]["TotalTargetCapacity"]
+        return LaunchAnswer(first, pool, tuple(refusals), tuple(together[1:most]))
     named = {refusal.pool for refusal in refusals}
     silent = [
         Refusal(pool, FailureScope.UNKNOWN, "NoAnswer", "EC2 gave neither a machine nor an error", now)

@@ -197,12 +197,13 @@ def read_entries(items: Iterable[Item]) -> list[Entry]:
 
 def instance_items(before: Run, after: Run) -> list[Item]:
     """Index entries of the machines that `after` names and `before` does not."""
-    known = {attempt.instance_id for attempt in before.attempts}
+    known = {instance_id for attempt in before.attempts for instance_id in attempt.instance_ids}
     return [
-        key(instance_key(attempt.instance_id), "RUN")
+        key(instance_key(instance_id), "RUN")
         | {"run_id": {"S": after.run_id}, "generation": {"N": str(attempt.generation)}}
         for attempt in after.attempts
-        if attempt.instance_id is not None and attempt.instance_id not in known
+        for instance_id in attempt.instance_ids
+        if instance_id not in known
     ]
 
 
@@ -217,13 +218,19 @@ def verdict_item(run_id: str, verdict: Verdict) -> Item:
 
 
 def heartbeat_item(heartbeat: Heartbeat) -> Item:
-    """An attempt's newest sign of life."""
-    return _body(live_key(heartbeat.run_id), f"BEAT#{heartbeat.generation:06d}", encode_value(heartbeat))
+    """The newest sign of life of an attempt's machine."""
+    place = f"BEAT#{heartbeat.generation:06d}{_node(heartbeat.node)}"
+    return _body(live_key(heartbeat.run_id), place, encode_value(heartbeat))
 
 
 def report_item(report: ExitReport) -> Item:
     """How an attempt's program ended."""
-    return _body(live_key(report.run_id), f"REPORT#{report.generation:06d}", encode_value(report))
+    return _body(live_key(report.run_id), f"REPORT#{report.generation:06d}{_node(report.node)}", encode_value(report))
+
+
+def _node(node: int) -> str:
+    """What tells a gang's further machines from its first."""
+    return f"#{node:03d}" if node else ""
 
 
 def read_commit(item: Item) -> Commit:

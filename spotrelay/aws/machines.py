@@ -1,4 +1,4 @@
-"""EC2: instant fleets of one machine, found and ended by tag."""
+"""EC2: instant fleets of one machine or of a gang, found and ended by tag."""
 
 from __future__ import annotations
 
@@ -56,24 +56,31 @@ class Ec2Machines:
                 return fleet.refused_whole(request, FailureScope.REGION, code_of(error), why, now)
             return self._refused(error, request, now, doing)
         found = fleet.read_answer(answer, request, now)
-        if found.instance_id is not None:
-            self._seen.note(found.instance_id, region)
+        for instance_id in found.instance_ids:
+            self._seen.note(instance_id, region)
         return found
 
     def find(self, run_id: str, launch: int) -> Machine | None:
         """The machine that this launch made, by its tags; one that still runs before one that ended."""
+        found: list[Machine] = []
+        try:
+            found.extend(self._made_by(run_id, launch))
+        except SpotrelayError:
+            if all(machine.state.is_over for machine in found):
+                raise
+        return min(found, key=lambda machine: machine.state.is_over, default=None)
+
+    def find_all(self, run_id: str, launch: int) -> tuple[Machine, ...]:
+        """Every machine that this launch made, by its tags; those that still run first."""
+        return tuple(sorted(self._made_by(run_id, launch), key=lambda m: (m.state.is_over, m.instance_id)))
+
+    def _made_by(self, run_id: str, launch: int) -> Iterator[Machine]:
         wanted = {
             "tag:spotrelay:managed": [self._stack],
             "tag:spotrelay:run": [run_id],
             "tag:spotrelay:launch": [str(launch)],
         }
-        found: list[Machine] = []
-        try:
-            found.extend(self._described(wanted, f"looking for the machine of run {run_id}, launch {launch}"))
-        except SpotrelayError:
-            if all(machine.state.is_over for machine in found):
-                raise
-        return min(found, key=lambda machine: machine.state.is_over, default=None)
+        return self._described(wanted, f"looking for the machines of run {run_id}, launch {launch}")
 
     def states(self, instance_ids: tuple[str, ...], where: Mapping[str, str] | None = None) -> dict[str, InstanceState]:
         """EC2's state of each; GONE for one that no region knows; one that may be out of reach is left out."""

@@ -13,7 +13,7 @@ from spotrelay.core.run import Run
 
 NEWEST = 20  # checkpoints read with a run
 FAR_BACK = 1000  # when none of those can be resumed from
-SIGNS = 8  # heartbeats and reports read with a run
+SIGNS = 8  # heartbeats and reports read with a run, of each machine of an attempt
 
 
 def load_run(table: Table, run_id: str) -> Run:
@@ -28,11 +28,13 @@ def load_run(table: Table, run_id: str) -> Run:
     if item is None:
         raise UnknownRun(f"there is no run {run_id}")
     live = layout.live_key(run_id)
+    run = layout.read_run(item)
+    signs = SIGNS * run.spec.nodes
     return replace(
-        layout.read_run(item),
+        run,
         lease=load_lease(table, run_id),
-        heartbeats=tuple(map(layout.read_heartbeat, table.newest(live, "BEAT#", SIGNS, doing))),
-        reports=tuple(map(layout.read_report, table.newest(live, "REPORT#", SIGNS, doing))),
+        heartbeats=tuple(map(layout.read_heartbeat, table.newest(live, "BEAT#", signs, doing))),
+        reports=tuple(map(layout.read_report, table.newest(live, "REPORT#", signs, doing))),
         checkpoints=_load_far_enough(table, run_id),
     )
 

@@ -32,8 +32,8 @@ def claim(run: Run, decision: Decision, now: datetime, site: Site, request: dict
             )
         case Conclude(outcome=outcome, why=why):
             after = conclude(run, outcome, why, now)
-        case Terminate(instance_id=instance_id, why=why):
-            after = note(run, "terminate", f"ending {instance_id}: {why}", now)
+        case Terminate(why=why):
+            after = note(run, "terminate", f"ending {', '.join(decision.instance_ids)}: {why}", now)
         case _:
             after = run
     return settle(run, replace(after, due_at=now + site.timings.settle))
@@ -50,6 +50,7 @@ def _reserved(run: Run, decision: Reserve, request: dict[str, Any], now: datetim
         reserved_at=now,
         due_at=now,
         why=decision.why,
+        nodes=decision.rung.nodes,
     )
     run = replace(run, launches=decision.launch, intent=intent, retry_at=None)
     return note(run, "reserved", decision.why, now, decision.generation, launch=decision.launch)

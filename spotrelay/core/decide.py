@@ -28,8 +28,9 @@ from spotrelay.core.decisions import (
     Wait,
 )
 from spotrelay.core.experience import worth
+from spotrelay.core.gang import is_packing, left_behind, parting_moments
 from spotrelay.core.placement import FailureScope, Pool, next_rung, reopens_at
-from spotrelay.core.run import Attempt, AttemptState, Run, RunStatus
+from spotrelay.core.run import Attempt, AttemptState, Run, RunStatus, silence_of
 from spotrelay.core.site import Site
 from spotrelay.core.spec import NoCheckpoint, pools_of
 
@@ -98,40 +99,48 @@ def _limits(run: Run, now: datetime, site: Site) -> Decision | None:
 
 def _end_machines(run: Run, now: datetime, site: Site) -> Decision | None:
     for attempt in run.live:
-        why = _reason_to_end(run, attempt, now, site)
-        asked = attempt.terminate_asked_at
-        if why and attempt.instance_id and (asked is None or now >= asked + site.timings.settle * 4):
-            return Terminate(attempt.instance_id, why)
+        reasons = {
+            machine.instance_id: why
+            for node, machine in enumerate(attempt.machines)
+            if machine.live and (why := _reason_to_end(run, attempt, node, now, site))
+            if machine.terminate_asked_at is None or now >= machine.terminate_asked_at + site.timings.settle * 4
+        }
+        if reasons:
+            first, *others = reasons
+            return Terminate(first, reasons[first], tuple(others))
     return None
 
 
-def _reason_to_end(run: Run, attempt: Attempt, now: datetime, site: Site) -> str:
+def _reason_to_end(run: Run, attempt: Attempt, node: int, now: datetime, site: Site) -> str:
     """Why this machine should be ended now; empty when it should not."""
-    timings = site.timings
-    if attempt.deadline is not None and now < attempt.deadline + timings.after_deadline:
+    timings, machine = site.timings, attempt.machines[node]
+    if machine.deadline is not None and now < machine.deadline + timings.after_deadline:
         return ""  # EC2 takes it by itself; ending it would forfeit the refund of a first hour
-    if attempt.deadline is not None:
+    if machine.deadline is not None:
         return "EC2 gave notice and did not take it"
-    if attempt.ending_at is not None and now < attempt.ending_at + timings.settle * 4:
+    if machine.ending_at is not None and now < machine.ending_at + timings.settle * 4:
         return ""  # it is on its way out already
     if run.outcome is not None:
-        return f"the run {run.outcome.value}"
+        return "" if is_packing(run, attempt, node, now, site) else f"the run {run.outcome.value}"
     if attempt.over:
         return f"attempt {attempt.generation} ended: {attempt.ended_why}"
-    if attempt.beating_at is None and attempt.launched_at and now >= attempt.launched_at + timings.boot:
+    if attempt.members and attempt.deadline is not None:
+        return left_behind(attempt, now, site)
+    if machine.beating_at is None and machine.launched_at and now >= machine.launched_at + timings.boot:
         return f"no heartbeat within {timings.boot.total_seconds():.0f} s of its launch"
-    if _silent(run, attempt, now, timings.hopeless) and _seen_alive(run, attempt):
+    if _silent(run, attempt, node, now, timings.hopeless) and _seen_alive(run, attempt, node):
         return f"its heartbeat has stood still for {timings.hopeless.total_seconds():.0f} s although EC2 says it runs"
     return ""
 
 
-def _silent(run: Run, attempt: Attempt, now: datetime, bound: timedelta) -> bool:
-    s = run.silence
-    return s is not None and s.generation == attempt.generation and s.looks >= OBSERVATIONS and now - s.since >= bound
+def _silent(run: Run, attempt: Attempt, node: int, now: datetime, bound: timedelta) -> bool:
+    s = silence_of(run, attempt.generation, node)
+    return s is not None and s.looks >= OBSERVATIONS and now - s.since >= bound
 
 
-def _seen_alive(run: Run, attempt: Attempt) -> bool:
-    return attempt.observed_at is not None and run.silence is not None and attempt.observed_at >= run.silence.since
+def _seen_alive(run: Run, attempt: Attempt, node: int) -> bool:
+    observed_at, s = attempt.machines[node].observed_at, silence_of(run, attempt.generation, node)
+    return observed_at is not None and s is not None and observed_at >= s.since
 
 
 def _pending_launch(run: Run, now: datetime, site: Site) -> Decision | None:
@@ -224,8 +233,8 @@ def _spec_forbids(run: Run, generation: int) -> str:
     spec, limits = run.spec, run.spec.limits
     if not spec.failover and generation > 1:
         return "the machine was lost and failover is off for this run"
-    machines = sum(a.launched_at is not None for a in run.attempts)  # a request that EC2 refused cost nothing
-    if machines >= limits.max_launches:
+    machines = sum(len(a.machines) for a in run.attempts)  # a request that EC2 refused cost nothing
+    if machines + spec.nodes > limits.max_launches:
         return f"limits.max_launches reached: {machines} machines"
     if run.failures >= limits.max_failures:
         return f"limits.max_failures reached: {run.failures} failures in a row without a new step"
@@ -268,6 +277,7 @@ def _climb(run: Run, generation: int, cause: str, now: datetime, site: Site) -> 
     if rung is None:
         until = max(reopens_at(pools, run.refusals, now, scale) or now, now + min(backoff, site.timings.backoff_most))
         return Wait(until, "every pool that the spec allows has refused lately")
+    rung = replace(rung, nodes=run.spec.nodes, placement_group=run.spec.placement_group)
     return Reserve(rung, generation, run.launches + 1, f"{cause}; next: {rung.why}")
 
 
@@ -284,20 +294,28 @@ def _lost_pools(run: Run) -> tuple[tuple[Pool, datetime], ...]:
 
 
 def _observe(run: Run, now: datetime, site: Site) -> Decision | None:
-    doubtful = tuple(a.instance_id for a in run.live if a.instance_id and _doubtful(run, a, now, site))
+    doubtful = tuple(
+        machine.instance_id
+        for attempt in run.live
+        for node, machine in enumerate(attempt.machines)
+        if machine.live and _doubtful(run, attempt, node, now, site)
+    )
     return Observe(doubtful, "no news from them") if doubtful else None
 
 
-def _doubtful(run: Run, attempt: Attempt, now: datetime, site: Site) -> bool:
+def _doubtful(run: Run, attempt: Attempt, node: int, now: datetime, site: Site) -> bool:
     """Whether EC2 should be asked about this machine now."""
-    timings = site.timings
-    last = max(t for t in (attempt.observed_at, attempt.terminate_asked_at, attempt.launched_at, run.created_at) if t)
-    if attempt.terminate_asked_at is not None or attempt.over:
+    timings, machine = site.timings, attempt.machines[node]
+    last = max(t for t in (machine.observed_at, machine.terminate_asked_at, machine.launched_at, run.created_at) if t)
+    if machine.terminate_asked_at is not None or attempt.over:
         return now >= last + timings.settle / 2
-    if attempt.beating_at is None:
+    if attempt.parted_at is not None:
+        asked_at = machine.observed_at
+        return asked_at is None or asked_at < attempt.parted_at or now >= asked_at + timings.settle
+    if machine.beating_at is None:
         return now >= last + timings.watch
     overdue = attempt.deadline is not None and now >= attempt.deadline
-    return (overdue or _silent(run, attempt, now, timings.silence)) and now >= last + timings.watch / 2
+    return (overdue or _silent(run, attempt, node, now, timings.silence)) and now >= last + timings.watch / 2
 
 
 def _collect(run: Run, now: datetime, site: Site) -> Decision | None:
@@ -334,13 +352,14 @@ def _moments(run: Run, now: datetime, site: Site) -> Iterator[datetime]:
         if attempt.deadline is not None:
             yield attempt.deadline
             yield attempt.deadline + timings.after_deadline
-        if attempt.terminate_asked_at is not None or attempt.over:
+        if attempt.over or any(m.terminate_asked_at is not None for m in attempt.machines):
             yield now + timings.settle / 2
+        yield from parting_moments(run, attempt, site)
 
 
 def _money_ends(run: Run, now: datetime) -> datetime | None:
     """When the machines that run now will have used up the run's dollars."""
-    rate = sum(_rate(run, a) for a in run.live)
+    rate = sum(_rate(run, a) * sum(m.live for m in a.machines) for a in run.live)
     if run.spec.limits.max_dollars is None or rate <= 0:
         return None
     return now + timedelta(hours=max(run.spec.limits.max_dollars - spent(run, now), 0.0) / rate)
@@ -361,10 +380,10 @@ def _waiting_for(run: Run) -> str:
 
 
 def _cost(run: Run, attempt: Attempt, now: datetime) -> float:
-    start, end = attempt.launched_at or now, attempt.machine_gone_at or now
-    return _rate(run, attempt) * max((end - start).total_seconds(), 0.0) / 3600
+    used = (((m.machine_gone_at or now) - (m.launched_at or now)).total_seconds() for m in attempt.machines)
+    return _rate(run, attempt) * sum(max(seconds, 0.0) for seconds in used) / 3600
 
 
 def _rate(run: Run, attempt: Attempt) -> float:
-    """Dollars an hour. A price that nobody could learn is taken for the whole ceiling: never for nothing."""
+    """Dollars an hour of one machine. One that nobody could learn is taken for the whole ceiling: never for nothing."""
     return attempt.price if attempt.price is not None else run.spec.limits.max_dollars or 0.0

@@ -81,6 +81,12 @@ class Terminate:
 
     instance_id: str
     why: str
+    others: tuple[str, ...] = ()  # further ones of the same attempt, for the same reason
+
+    @property
+    def instance_ids(self) -> tuple[str, ...]:
+        """All of them."""
+        return (self.instance_id, *self.others)
 
 
 @dataclass(frozen=True)

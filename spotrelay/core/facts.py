@@ -46,6 +46,7 @@ class MachineFound:
     """EC2 shows a machine with the tags of one of our launches."""
 
     machine: Machine
+    others: tuple[Machine, ...] = ()  # the further ones, of the launch of a gang
 
 
 @dataclass(frozen=True)

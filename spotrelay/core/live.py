@@ -11,7 +11,7 @@ class Phase(Enum):
 
     BOOT = "boot"
     SETUP = "setup"
-    WAITING = "waiting"  # for the lease, or for a verification
+    WAITING = "waiting"  # for the lease, for a verification, or for the gang's other machines
     RESTORING = "restoring"
     TRAINING = "training"
     DRAINING = "draining"
@@ -35,6 +35,8 @@ class Heartbeat:
     first_step: bool = False  # whether a new step has been finished by this attempt
     trouble: str = ""  # what does not work at present: a bucket that refuses, say
     schema: int = 1
+    node: int = 0  # rank of the machine that beats; what the program tells stands in the first one's
+    address: str = ""  # at which a gang's other machines reach this one
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,12 @@ class ExitReport:
     stage: str  # "boot" or "program": which part of us or of the user ended
     tail: str = ""  # end of the log, at most 4 KiB
     schema: int = 1
+    node: int = 0  # rank of the machine
 
 
 EXIT_DONE = 0
 EXIT_DRAINED = 75  # the program drained before an interruption; the machine idles until EC2 takes it
 EXIT_FENCED = 76  # the attempt has been replaced; the machine may go
+EXIT_PARTED = 77  # the ranks on a gang's machines have lost each other; the cause is elsewhere
 
 LEFT = "left"  # file in the agent's state folder: generation and status of a program that a launcher hides

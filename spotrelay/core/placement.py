@@ -66,6 +66,8 @@ class Rung:
 
     pools: tuple[Pool, ...]
     why: str
+    nodes: int = 1  # machines, all of them or none, in one zone and of one type
+    placement_group: str = ""  # name of the cluster placement group that they go into
 
 
 REMEMBERED: dict[FailureScope, timedelta] = {

@@ -280,6 +280,12 @@ class LaunchAnswer:
     instance_id: str | None
     pool: Pool | None
     refusals: tuple[Refusal, ...] = ()
+    others: tuple[str, ...] = ()  # ids of a gang's further machines, all of the same pool
+
+    @property
+    def instance_ids(self) -> tuple[str, ...]:
+        """Every machine that was given."""
+        return () if self.instance_id is None else (self.instance_id, *self.others)
 
 
 @dataclass(frozen=True)
@@ -303,9 +309,10 @@ class Machines(Protocol):
         ...
 
     def launch(self, request: Mapping[str, Any], now: datetime, *, first: bool = False) -> LaunchAnswer:
-        """Send a prepared request. The same request always means the same machine.
+        """Send a prepared request. The same request always means the same machine, or the same gang.
 
-        No machine in the answer means that every pool refused, each with its scope.
+        No machine in the answer means that every pool refused, each with its scope. A rung of several nodes gives
+        all of them, in one zone and of one type, or none.
 
         Args:
             first: nobody can have sent this request before. Only then is a region that cannot be
@@ -323,6 +330,14 @@ class Machines(Protocol):
 
         Raises:
             Unavailable, Contention: none is shown, and a region that may have one did not answer.
+        """
+        ...
+
+    def find_all(self, run_id: str, launch: int) -> tuple[Machine, ...]:
+        """Every machine that this launch made, as far as EC2 shows them; for the launch of a gang.
+
+        Raises:
+            Unavailable, Contention: a region that may have more of them did not answer.
         """
         ...
 

@@ -23,11 +23,26 @@ from spotrelay.core.facts import (
     VerificationPostponed,
     Verified,
 )
+from spotrelay.core.gang import absorb_beats, is_moot, is_unexplained, noticed_too, parted, parts
 from spotrelay.core.live import EXIT_DONE, EXIT_DRAINED, EXIT_FENCED, ExitReport, Heartbeat, Phase
 from spotrelay.core.notice import InstanceState, InterruptionNotice, RebalanceRecommendation, StateChange
-from spotrelay.core.placement import Pool
+from spotrelay.core.placement import FailureScope, Refusal
 from spotrelay.core.ports import LaunchAnswer
-from spotrelay.core.run import Attempt, AttemptState, Run, RunStatus, Silence, note, settle, with_attempt
+from spotrelay.core.run import (
+    Attempt,
+    AttemptState,
+    Intent,
+    Member,
+    Run,
+    RunStatus,
+    Silence,
+    machine_on,
+    note,
+    settle,
+    silence_of,
+    with_attempt,
+    with_machine,
+)
 from spotrelay.core.site import Site
 
 REFUSALS_KEPT = 40
@@ -55,10 +70,13 @@ def absorb(run: Run, now: datetime, site: Site) -> Run:
         beat = run.heartbeat(attempt.generation)
         if beat is not None:
             after = _absorb_heartbeat(after, beat, now)
+        if attempt.members:
+            after = absorb_beats(after, attempt.generation, now)
     after = _absorb_commits(after, now)
     after = _absorb_writer(after, now, site)
-    for report in sorted(run.reports, key=lambda r: r.generation):
+    for report in sorted(run.reports, key=lambda r: (r.generation, r.node)):
         after = settle(after, _absorb_report(after, report, now, site))
+    after = settle(after, _absorb_parting(after, now, site))
     return settle(after, _absorb_silence(after, now, site))
 
 
@@ -131,6 +149,8 @@ def _absorb_report(run: Run, report: ExitReport, now: datetime, site: Site) -> R
     attempt = run.attempt(report.generation)
     if attempt is None or attempt.over or attempt.state is AttemptState.RESERVED or run.outcome is not None:
         return run
+    if is_moot(report, attempt):
+        return run
     generation = attempt.generation
     taken_back = attempt.state is AttemptState.DRAINING
     if report.code == EXIT_DRAINED and (taken_back or attempt.drained_at is not None):
@@ -142,6 +162,17 @@ def _absorb_report(run: Run, report: ExitReport, now: datetime, site: Site) -> R
         return _concluded(run, RunStatus.SUCCEEDED, f"attempt {generation} finished", now)
     if taken_back:
         return _ended(run, attempt, f"its program ended with status {report.code} while EC2 took the machine", now)
+    if parts(report, attempt):
+        return parted(run, attempt, now)
+    return _crashed(run, attempt, report, now, site)
+
+
+def _absorb_parting(run: Run, now: datetime, site: Site) -> Run:
+    """A gang whose ranks lost each other, while EC2 and every other report show no cause: its program failed."""
+    attempt = run.current
+    if attempt is None or attempt.over or run.outcome is not None or not is_unexplained(attempt, now, site):
+        return run
+    report = next(r for r in run.reports if r.generation == attempt.generation and parts(r, attempt))
     return _crashed(run, attempt, report, now, site)
 
 
@@ -173,6 +204,7 @@ def _drained(run: Run, attempt: Attempt, now: datetime) -> Run:
 
 def _crashed(run: Run, attempt: Attempt, report: ExitReport, now: datetime, site: Site) -> Run:
     part = "its program" if report.stage == "program" else "its boot"
+    part += f" on machine {report.node}" if attempt.members else ""
     how = f"was killed by signal {-report.code}" if report.code < 0 else f"exited with status {report.code}"
     run = _ended(run, replace(attempt, crashed=True), f"{part} {how}", now)
     failures = run.failures + 1
@@ -190,18 +222,24 @@ def _last_line(tail: str) -> str:
 
 def _absorb_silence(run: Run, now: datetime, site: Site) -> Run:
     watched = next((a for a in reversed(run.attempts) if not a.over and a.live and a.beating_at is not None), None)
-    beat = run.heartbeat(watched.generation) if watched else None
-    if watched is None or beat is None:
-        return replace(run, silence=None)
-    old = run.silence
-    fresh = Silence(watched.generation, beat.counter, since=now, last_look=now)
-    if old is None or (old.generation, old.counter) != (watched.generation, beat.counter):
-        return replace(run, silence=fresh)
+    if watched is None:
+        return replace(run, silence=None, silences=())
+    heard = [_listened(run, watched.generation, node, now, site) for node in range(len(watched.machines))]
+    return replace(run, silence=heard[0], silences=tuple(each for each in heard[1:] if each is not None))
+
+
+def _listened(run: Run, generation: int, node: int, now: datetime, site: Site) -> Silence | None:
+    beat, old = run.heartbeat(generation, node), silence_of(run, generation, node)
+    if beat is None:
+        return None
+    fresh = Silence(generation, beat.counter, since=now, last_look=now, node=node)
+    if old is None or old.counter != beat.counter:
+        return fresh
     if now - old.last_look > site.timings.watch * 3:
-        return replace(run, silence=fresh)  # we could not look for a while: heartbeats get their chance
+        return fresh  # we could not look for a while: heartbeats get their chance
     if now - old.last_look < site.timings.watch / 2:
-        return run  # a burst of events is one look
-    return replace(run, silence=replace(old, last_look=now, looks=old.looks + 1))
+        return old  # a burst of events is one look
+    return replace(old, last_look=now, looks=old.looks + 1)
 
 
 # What the world says
@@ -215,12 +253,15 @@ def _apply(fact: object, run: Run, now: datetime, site: Site) -> Run:
 @_apply.register
 def _(fact: InterruptionNotice, run: Run, now: datetime, site: Site) -> Run:
     attempt = run.attempt_on(fact.instance_id)
-    if attempt is None or attempt.over or attempt.state is AttemptState.DRAINING:
+    if attempt is None or attempt.over:
         return run
     deadline = now if fact.action == "hibernate" else fact.deadline
+    if attempt.state is AttemptState.DRAINING:
+        return noticed_too(run, attempt, fact.instance_id, deadline)
     noticed = replace(
-        attempt, state=AttemptState.DRAINING, noticed_at=now, deadline=deadline, noticed_by=fact.source.value
-    )
+        with_machine(attempt, replace(machine_on(attempt, fact.instance_id), deadline=deadline)),
+        state=AttemptState.DRAINING, noticed_at=now, deadline=deadline, noticed_by=fact.source.value,
+    )  # fmt: skip
     run = replace(with_attempt(run, noticed), recheck_after=_from_now_on(run, now))
     lead = max((deadline - now).total_seconds(), 0.0)
     text = f"EC2 takes {fact.instance_id} back in {lead:.0f} s ({fact.action}, told by {fact.source.value})"
@@ -240,14 +281,17 @@ def _(fact: RebalanceRecommendation, run: Run, now: datetime, site: Site) -> Run
 @_apply.register
 def _(fact: StateChange, run: Run, now: datetime, site: Site) -> Run:
     attempt = run.attempt_on(fact.instance_id)
-    if attempt is None or attempt.machine_gone_at is not None or not fact.state.is_over:
+    if attempt is None or not fact.state.is_over:
+        return run
+    machine = machine_on(attempt, fact.instance_id)
+    if not machine.live:
         return run
     if fact.state in _VANISHED:
-        attempt = replace(attempt, machine_gone_at=now)
+        attempt = with_machine(attempt, replace(machine, machine_gone_at=now))
         run = with_attempt(run, attempt)
         run = note(run, "gone", f"EC2 says that {fact.instance_id} is {fact.state.value}", now, attempt.generation)
-    elif attempt.ending_at is None:
-        attempt = replace(attempt, ending_at=now)
+    elif machine.ending_at is None:
+        attempt = with_machine(attempt, replace(machine, ending_at=now))
         run = with_attempt(run, attempt)
     if attempt.over:
         return run
@@ -258,8 +302,9 @@ def _(fact: StateChange, run: Run, now: datetime, site: Site) -> Run:
 def _(fact: Observed, run: Run, now: datetime, site: Site) -> Run:
     for instance_id, state in fact.states:
         attempt = run.attempt_on(instance_id)
-        if attempt is not None and attempt.live:
-            run = with_attempt(run, replace(attempt, observed_at=now))
+        machine = machine_on(attempt, instance_id) if attempt is not None else None
+        if attempt is not None and machine is not None and machine.live:
+            run = with_attempt(run, with_machine(attempt, replace(machine, observed_at=now)))
             run = settle(run, _apply(StateChange(instance_id, state), run, now, site))
     return run
 
@@ -268,14 +313,15 @@ def _(fact: Observed, run: Run, now: datetime, site: Site) -> Run:
 def _(fact: LaunchAnswered, run: Run, now: datetime, site: Site) -> Run:
     if run.intent is None or run.intent.launch != fact.launch:
         return run
-    generation = run.intent.generation
+    intent = run.intent
+    generation = intent.generation
     for refusal in fact.answer.refusals:
         text = f"EC2 refused {refusal.pool}: {refusal.code} ({refusal.scope.value})"
         run = note(run, "refused", text, now, generation, pool=str(refusal.pool), code=refusal.code)
     run = replace(run, intent=None, refusals=(*run.refusals, *fact.answer.refusals)[-REFUSALS_KEPT:])
     if fact.answer.instance_id is None:
         return _all_refused(run, fact, now)
-    return _machine_given(run, generation, fact.answer.instance_id, fact.answer.pool, fact.price, now)
+    return _machine_given(run, intent, fact.answer, fact.price, now)
 
 
 @_apply.register
@@ -289,7 +335,7 @@ def _(fact: Priced, run: Run, now: datetime, site: Site) -> Run:
 @_apply.register
 def _(fact: MachineFound, run: Run, now: datetime, site: Site) -> Run:
     machine = fact.machine
-    answer = LaunchAnswer(machine.instance_id, machine.pool)
+    answer = LaunchAnswer(machine.instance_id, machine.pool, (), tuple(each.instance_id for each in fact.others))
     return _apply(LaunchAnswered(machine.launch, answer), run, now, site)
 
 
@@ -319,7 +365,8 @@ def _(fact: TerminateAsked, run: Run, now: datetime, site: Site) -> Run:
     attempt = run.attempt_on(fact.instance_id)
     if attempt is None:
         return run
-    return with_attempt(run, replace(attempt, terminate_asked_at=now))
+    asked = with_machine(attempt, replace(machine_on(attempt, fact.instance_id), terminate_asked_at=now))
+    return with_attempt(run, asked if attempt.over else replace(asked, terminate_asked_at=now))
 
 
 @_apply.register
@@ -398,17 +445,28 @@ def _all_refused(run: Run, fact: LaunchAnswered, now: datetime) -> Run:
     return replace(run, backoffs=run.backoffs + 1)
 
 
-def _machine_given(
-    run: Run, generation: int, instance_id: str, pool: Pool | None, price: float | None, now: datetime
-) -> Run:
+def _machine_given(run: Run, intent: Intent, answer: LaunchAnswer, price: float | None, now: datetime) -> Run:
+    generation, pool, instance_ids = intent.generation, answer.pool, answer.instance_ids
     attempt = run.attempt(generation)
     if attempt is None or attempt.state is not AttemptState.RESERVED:
         return run
     if price is None and pool is not None:
         price = run.spec.limits.on_demand_price(pool)
     given = replace(
-        attempt, state=AttemptState.BOOTING, instance_id=instance_id, pool=pool, price=price, launched_at=now
-    )
+        attempt, state=AttemptState.BOOTING, instance_id=instance_ids[0], pool=pool, price=price, launched_at=now,
+        members=tuple(Member(each, now) for each in instance_ids) if intent.nodes > 1 else (),
+    )  # fmt: skip
     run = replace(with_attempt(run, given), backoffs=0)
-    text = f"attempt {generation} has machine {instance_id} in {pool}"
-    return note(run, "launched", text, now, generation, instance=instance_id, pool=str(pool))
+    machines = f"machine {instance_ids[0]}" if intent.nodes == 1 else f"machines {', '.join(instance_ids)}"
+    text = f"attempt {generation} has {machines} in {pool}"
+    run = note(run, "launched", text, now, generation, instance=instance_ids[0], pool=str(pool))
+    return run if len(instance_ids) >= intent.nodes else _incomplete(run, given, intent, now)
+
+
+def _incomplete(run: Run, attempt: Attempt, intent: Intent, now: datetime) -> Run:
+    """A part of a gang is no gang: what came is ended, and its pool counts as one that refused."""
+    why = f"EC2 gave {len(attempt.members)} of {intent.nodes} machines"
+    if attempt.pool is not None:
+        refusal = Refusal(attempt.pool, FailureScope.POOL, "IncompleteGang", why, now)
+        run = replace(run, refusals=(*run.refusals, refusal)[-REFUSALS_KEPT:])
+    return replace(_ended(run, attempt, why, now), backoffs=run.backoffs + 1)

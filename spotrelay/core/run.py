@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from enum import Enum
 from typing import Any
@@ -96,8 +96,30 @@ RUN_MOVES: dict[tuple[RunStatus, RunStatus], str] = {
 
 
 @dataclass(frozen=True)
+class Member:
+    """One machine of an attempt, and what became of it."""
+
+    instance_id: str
+    launched_at: datetime | None = None
+    beating_at: datetime | None = None  # first heartbeat seen
+    deadline: datetime | None = None  # of the notice that it got
+    ending_at: datetime | None = None  # EC2 says that it is shutting down or stopping
+    machine_gone_at: datetime | None = None  # EC2 says that it is no longer running
+    terminate_asked_at: datetime | None = None
+    observed_at: datetime | None = None  # EC2 was last asked about it
+
+    @property
+    def live(self) -> bool:
+        """Whether it may still run our process."""
+        return self.machine_gone_at is None
+
+
+OF_A_MACHINE = tuple(f.name for f in fields(Member))  # an attempt of one machine has all of these itself
+
+
+@dataclass(frozen=True)
 class Attempt:
-    """One try on one machine. Its generation is the fencing token."""
+    """One try, on one machine or on a gang of them. Its generation is the fencing token."""
 
     generation: int  # starts at 1
     state: AttemptState = AttemptState.RESERVED
@@ -124,11 +146,27 @@ class Attempt:
     resumed_from: int | None = None  # step
     resumed_checkpoint: str = ""
     last_step: int = 0  # newest step seen
+    # Of several machines, by rank; `instance_id` is the first one's. What is said above of one machine is then the
+    # first beat of any, the earliest deadline, and the end of the last. Empty with one machine.
+    members: tuple[Member, ...] = ()
+    parted_at: datetime | None = None  # its ranks said that they have lost each other
 
     @property
     def live(self) -> bool:
         """Whether a machine of it may still run our process."""
         return self.instance_id is not None and self.machine_gone_at is None
+
+    @property
+    def machines(self) -> tuple[Member, ...]:
+        """Each machine of it, by rank."""
+        if self.members or self.instance_id is None:
+            return self.members
+        return (Member(**{name: getattr(self, name) for name in OF_A_MACHINE}),)
+
+    @property
+    def instance_ids(self) -> tuple[str, ...]:
+        """Each machine's id, by rank."""
+        return tuple(machine.instance_id for machine in self.machines)
 
     @property
     def over(self) -> bool:
@@ -147,6 +185,7 @@ class Intent:
     sent: int = 0  # times that the sending was begun
     due_at: datetime | None = None  # when it may be sent again
     why: str = ""
+    nodes: int = 1  # machines asked for; all of them or none
 
 
 @dataclass(frozen=True)
@@ -158,6 +197,7 @@ class Silence:
     since: datetime
     last_look: datetime
     looks: int = 1
+    node: int = 0  # rank of the machine
 
 
 @dataclass(frozen=True)
@@ -190,7 +230,8 @@ class Run:
     retry_at: datetime | None = None  # no launch before this
     backoffs: int = 0  # waits in a row because every pool refused
     failures: int = 0  # crashes in a row without a new step
-    silence: Silence | None = None
+    silence: Silence | None = None  # of the first machine
+    silences: tuple[Silence, ...] = ()  # of a gang's further machines
     recheck_after: datetime | None = None  # verdicts older than this do not count for a resume
     verify_at: datetime | None = None  # S3 gave no answer: no verification before this
     noted_commit: str = ""  # id of the newest commit that the timeline shows
@@ -221,11 +262,11 @@ class Run:
 
     def attempt_on(self, instance_id: str) -> Attempt | None:
         """The attempt that has this machine."""
-        return next((a for a in self.attempts if a.instance_id == instance_id), None)
+        return next((a for a in reversed(self.attempts) if instance_id in a.instance_ids), None)
 
-    def heartbeat(self, generation: int) -> Heartbeat | None:
-        """The newest sign of life of an attempt."""
-        return next((h for h in self.heartbeats if h.generation == generation), None)
+    def heartbeat(self, generation: int, node: int = 0) -> Heartbeat | None:
+        """The newest sign of life of an attempt's machine."""
+        return next((h for h in self.heartbeats if (h.generation, h.node) == (generation, node)), None)
 
 
 LOADED_BESIDE = ("lease", "heartbeats", "reports", "checkpoints", "news")
@@ -283,6 +324,31 @@ def _check_move(before: Run, attempt: Attempt) -> None:
 def with_attempt(run: Run, attempt: Attempt) -> Run:
     """The run with this attempt in place of its older self."""
     return replace(run, attempts=tuple(attempt if a.generation == attempt.generation else a for a in run.attempts))
+
+
+def with_machine(attempt: Attempt, machine: Member) -> Attempt:
+    """The attempt with this machine in place of its older self."""
+    if not attempt.members:
+        return replace(attempt, **{name: getattr(machine, name) for name in OF_A_MACHINE})
+    members = tuple(machine if m.instance_id == machine.instance_id else m for m in attempt.members)
+    gone = [m.machine_gone_at for m in members]
+    return replace(
+        attempt,
+        members=members,
+        beating_at=attempt.beating_at or machine.beating_at,
+        machine_gone_at=None if None in gone else max(at for at in gone if at is not None),
+    )
+
+
+def machine_on(attempt: Attempt, instance_id: str) -> Member:
+    """The machine with this id, which the attempt has."""
+    return next(m for m in attempt.machines if m.instance_id == instance_id)
+
+
+def silence_of(run: Run, generation: int, node: int) -> Silence | None:
+    """How long a machine's heartbeat has stood still."""
+    heard = (run.silence, *run.silences)
+    return next((s for s in heard if s is not None and (s.generation, s.node) == (generation, node)), None)
 
 
 def note(run: Run, kind: str, text: str, at: datetime, generation: int | None = None, **data: Any) -> Run:

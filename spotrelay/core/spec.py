@@ -18,6 +18,7 @@ ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*\Z")
 INSTANCE_TYPE = re.compile(r"^[a-z0-9-]+\.[a-z0-9-]+\Z")
 SECRET = re.compile(r"^(ssm:/?[A-Za-z0-9_./-]+|secretsmanager:[A-Za-z0-9/_+=.@:-]+)\Z")
 IMAGE = re.compile(r"^[a-z0-9./:_-]+@sha256:[0-9a-f]{64}\Z")
+PLACEMENT_GROUP = re.compile(r"^[!-~]([ -~]{0,253}[!-~])?\Z")  # up to 255 ASCII characters
 SHA256 = re.compile(r"^[0-9a-f]{64}\Z")
 NUMBER = re.compile(r"^[+-]?[0-9]+(\.[0-9]*)?\Z")
 POWER = re.compile(r"^([+-]?[0-9]+)(\.[0-9]*)?[eE]([+-]?)([0-9]+)\Z")
@@ -32,6 +33,7 @@ LONGEST_INTERVAL_S = 7 * 86_400
 MOST_SUSPECT_STEPS = 50  # a band of 128 losses has taken in what lasts longer than this
 MOST_ROLLBACKS = 16  # a manifest names them all
 MOST_KEPT = 100  # of the newest checkpoints
+MOST_NODES = 32  # the index entries of all machines of an attempt go into one transaction
 
 
 class NoCheckpoint(Enum):
@@ -105,6 +107,8 @@ class Spec:
     cadence: Cadence = Cadence()
     health: HealthRules = HealthRules()
     keep: Keep = Keep()
+    nodes: int = 1  # machines that train together, as one attempt: all of them or none
+    placement_group: str = ""  # name of a cluster placement group for them, in every region that the run may go to
 
 
 def parse_spec(data: Any) -> Spec:
@@ -238,7 +242,22 @@ def _problems(spec: Spec) -> list[str]:
         found.append("code_digest: 64 hexadecimal digits were expected")
     if spec.image and spec.code_key:
         found.append("code and image exclude each other")
-    return found + _limit_problems(spec)
+    return found + _gang_problems(spec) + _limit_problems(spec)
+
+
+def _gang_problems(spec: Spec) -> list[str]:
+    found = []
+    if spec.nodes > spec.limits.max_launches > 0:
+        found.append(
+            "nodes is above limits.max_launches, which counts machines: not even one attempt could be launched"
+        )
+    if spec.placement_group and not PLACEMENT_GROUP.match(spec.placement_group):
+        found.append(f"placement_group: {spec.placement_group!r} is no name of one")
+    if spec.placement_group and spec.nodes == 1:
+        found.append("placement_group is for nodes that train together: with one node leave it out")
+    if spec.nodes > 1 and spec.health.rollback:
+        found.append("health.rollback is for one process, and nodes asks for several machines")
+    return found
 
 
 def _limit_problems(spec: Spec) -> list[str]:
@@ -257,6 +276,7 @@ def _limit_problems(spec: Spec) -> list[str]:
         "health.suspect_steps": (health.suspect_steps, MOST_SUSPECT_STEPS),
         "health.max_rollbacks": (health.max_rollbacks, MOST_ROLLBACKS),
         "health.window_steps": (health.window_steps, None),
+        "nodes": (spec.nodes, MOST_NODES),
         "keep.newest": (spec.keep.newest, MOST_KEPT),
         "keep.every_steps": (spec.keep.every_steps, None),
         **{f"limits.on_demand_prices.{kind}": (price, None) for kind, price in limits.on_demand_prices.items()},

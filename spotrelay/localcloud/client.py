@@ -193,9 +193,15 @@ class LocalCloud:
         """Send a rebalance recommendation."""
         return self.call("recommend_rebalance", instance_id=instance_id)
 
-    def refuse(self, match: dict[str, str], code: str, form: str = "fleet", times: int | None = None) -> Any:
-        """Have capacity pools answer with an error code, in a fleet's answer or as an exception."""
-        return self.call("refuse", match=match, code=code, form=form, times=times)
+    def refuse(
+        self, match: dict[str, str], code: str, form: str = "fleet", times: int | None = None, after: int = 0
+    ) -> Any:
+        """Have capacity pools answer with an error code, in a fleet's answer or as an exception.
+
+        Args:
+            after: machines that they still give before that.
+        """
+        return self.call("refuse", match=match, code=code, form=form, times=times, after=after)
 
     def allow(self, match: dict[str, str] | None = None) -> Any:
         """End the refusals of some pools, or all of them."""

@@ -19,7 +19,7 @@ P = TypeVar("P")
 READS = frozenset(
     {
         "load", "run_of", "due", "all_runs", "timeline", "read_run", "read_lease", "checkpoints",
-        "get", "stream", "head", "list_versions", "find", "states", "managed", "prices", "launches_allowed",
+        "get", "stream", "head", "list_versions", "find", "find_all", "states", "managed", "prices", "launches_allowed",
     }
 )  # fmt: skip
 ITERATED = frozenset({"all_runs", "list_versions", "managed"})  # reads that answer with an iterator

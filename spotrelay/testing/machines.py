@@ -62,19 +62,23 @@ class MemoryMachines:
         self._machines: dict[str, Machine] = {}
         self._hidden: set[str] = set()
         self._cut: set[str] = set()  # regions out of reach
+        self._room: dict[Pool, int] = {}  # machines that a pool has at most
+        self._short = 0  # machines that the next launch does not give
         self.requests: list[dict[str, Any]] = []  # every launch request received, refused ones too
         self.throttled = 0  # launch requests that the rate refused
         self.terminations: list[str] = []  # ids asked to end, in order
 
     def prepare(self, run_id: str, generation: int, launch: int, rung: Rung) -> dict[str, Any]:
         """The exact request, ready to be stored and sent."""
-        return {
+        request = {
             "ClientToken": f"{run_id}.{generation}.{launch}",
             "RunId": run_id,
             "Generation": generation,
             "Launch": launch,
             "Pools": [to_json(pool) for pool in rung.pools],
         }
+        gang = {"Nodes": rung.nodes, "PlacementGroup": rung.placement_group}
+        return request if rung.nodes == 1 else request | gang
 
     def launch(self, request: Mapping[str, Any], now: datetime, *, first: bool = False) -> LaunchAnswer:
         """Send a prepared request."""
@@ -103,6 +107,14 @@ class MemoryMachines:
             if mine is None:
                 self._need(self._cut)
             return mine
+
+    def find_all(self, run_id: str, launch: int) -> tuple[Machine, ...]:
+        """Every machine that this launch made; those that still run first."""
+        with self._lock:
+            shown = [self._machines[i] for i in self._shown()]
+            self._need(self._cut)
+        mine = [m for m in shown if (m.run_id, m.launch) == (run_id, launch)]
+        return tuple(sorted(mine, key=lambda m: (m.state.is_over, m.instance_id)))
 
     def states(self, instance_ids: tuple[str, ...], where: Mapping[str, str] | None = None) -> dict[str, InstanceState]:
         """EC2's state of each; GONE for one it does not know; one that may be out of reach is left out."""
@@ -161,6 +173,16 @@ class MemoryMachines:
         with self._lock:
             self._script.clear()
 
+    def limit(self, pool: Pool, most: int) -> None:
+        """Let a pool have so many machines at a time."""
+        with self._lock:
+            self._room[pool] = most
+
+    def come_short(self, missing: int) -> None:
+        """Let the next launch give so many machines less than it promised, but one at least."""
+        with self._lock:
+            self._short = missing
+
     def set_state(self, instance_id: str, state: InstanceState) -> None:
         """Move a machine to this state."""
         with self._lock:
@@ -206,12 +228,27 @@ class MemoryMachines:
 
     def _fill(self, request: dict[str, Any], pools: tuple[Pool, ...], now: datetime) -> LaunchAnswer:
         refusals: list[Refusal] = []
+        nodes = request.get("Nodes", 1)
         for pool in pools:
-            refusal = self._refusal(pool, now)
+            refusal = self._refusal(pool, now) or self._too_small(pool, nodes, now)
             if refusal is None:
-                return LaunchAnswer(self._start(request, pool, now), pool, tuple(refusals))
+                first, *others = (self._start(request, pool, now) for _ in range(self._given(nodes)))
+                return LaunchAnswer(first, pool, tuple(refusals), tuple(others))
             refusals.append(refusal)
         return LaunchAnswer(None, None, tuple(refusals))
+
+    def _given(self, nodes: int) -> int:
+        """How many machines come of so many, which EC2 promises to be all."""
+        short, self._short = self._short, 0
+        return max(nodes - short, 1)
+
+    def _too_small(self, pool: Pool, nodes: int, now: datetime) -> Refusal | None:
+        room = self._room.get(pool)
+        used = sum(m.pool == pool and not m.state.is_over for m in self._machines.values())
+        if room is None or used + nodes <= room:
+            return None
+        code, said = "InsufficientInstanceCapacity", f"no {nodes} times {pool}"
+        return Refusal(pool, FailureScope.POOL, code, said, now)
 
     def _refusal(self, pool: Pool, now: datetime) -> Refusal | None:
         line = next((line for line in self._script if line.refuses(pool)), None)

@@ -17,12 +17,13 @@ from spotrelay.core.live import ExitReport, Heartbeat
 from spotrelay.core.row import decode_run, decode_value, encode_run, encode_value
 from spotrelay.core.run import Entry, Run
 
-K = TypeVar("K", int, CheckpointId)
+Place = tuple[int, int]  # generation and node
+K = TypeVar("K", Place, CheckpointId)
 V = TypeVar("V")
 
 NEWEST = 20  # checkpoints read with a run
 FAR_BACK = 1000  # when none of those can be resumed from
-SIGNS = 8  # heartbeats and reports read with a run
+SIGNS = 8  # heartbeats and reports read with a run, of each machine of an attempt
 
 
 class MemoryStore:
@@ -43,8 +44,8 @@ class MemoryStore:
         self._commits: defaultdict[str, dict[CheckpointId, Commit]] = defaultdict(dict)
         self._promoted: defaultdict[str, set[CheckpointId]] = defaultdict(set)
         self._retired: defaultdict[str, dict[CheckpointId, datetime]] = defaultdict(dict)
-        self._beats: defaultdict[str, dict[int, Heartbeat]] = defaultdict(dict)
-        self._reports: defaultdict[str, dict[int, ExitReport]] = defaultdict(dict)
+        self._beats: defaultdict[str, dict[Place, Heartbeat]] = defaultdict(dict)
+        self._reports: defaultdict[str, dict[Place, ExitReport]] = defaultdict(dict)
         self._machines: dict[str, str] = {}
 
     # as a RunStore
@@ -63,11 +64,12 @@ class MemoryStore:
         """The run with everything that is read beside it."""
         with self._lock:
             run = self._read(run_id)
+            signs = SIGNS * run.spec.nodes
             return replace(
                 run,
                 lease=self._leases[run_id],
-                heartbeats=_newest(self._beats[run_id], SIGNS),
-                reports=_newest(self._reports[run_id], SIGNS),
+                heartbeats=_newest(self._beats[run_id], signs),
+                reports=_newest(self._reports[run_id], signs),
                 checkpoints=self._far_enough(run_id),
             )
 
@@ -207,12 +209,12 @@ class MemoryStore:
     def beat(self, heartbeat: Heartbeat) -> None:
         """Write the newest sign of life."""
         with self._lock:
-            self._beats[heartbeat.run_id][heartbeat.generation] = _wired(heartbeat)
+            self._beats[heartbeat.run_id][heartbeat.generation, heartbeat.node] = _wired(heartbeat)
 
     def report(self, report: ExitReport) -> None:
         """Write how the program ended; the first report of an attempt stays."""
         with self._lock:
-            self._reports[report.run_id].setdefault(report.generation, _wired(report))
+            self._reports[report.run_id].setdefault((report.generation, report.node), _wired(report))
 
     # beneath both
 
@@ -228,7 +230,7 @@ class MemoryStore:
     def _write(self, run: Run) -> None:
         self._rows[run.run_id] = (run.version, encode_run(run))
         self._entries[run.run_id] += [encode_value(entry) for entry in run.news]
-        self._machines.update({a.instance_id: run.run_id for a in run.attempts if a.instance_id})
+        self._machines.update({instance_id: run.run_id for a in run.attempts for instance_id in a.instance_ids})
         if run.due_at is None:
             self._due.pop(run.run_id, None)
         else:

@@ -228,3 +228,34 @@ def test_places_come_from_what_the_stack_writes() -> None:
 def test_places_that_nobody_of_us_wrote_are_refused(text: str) -> None:
     with pytest.raises(InvalidInput, match="places"):
         parse_places(text)
+
+
+def test_a_gang_is_asked_for_as_a_whole_in_one_place() -> None:
+    rung = Rung((B, A), "test", nodes=4, placement_group="close")
+
+    spot = fleet.prepare(PLACES, "Spotrelay", "r1", 3, 7, rung)["CreateFleet"]
+    on_demand = fleet.prepare(PLACES, "Spotrelay", "r1", 3, 7, Rung((AWAY,), "test", nodes=4))["CreateFleet"]
+
+    whole = {"SingleInstanceType": True, "SingleAvailabilityZone": True, "MinTargetCapacity": 4}
+    assert spot["TargetCapacitySpecification"]["TotalTargetCapacity"] == 4
+    assert spot["SpotOptions"].items() >= whole.items()
+    assert on_demand["OnDemandOptions"].items() >= whole.items()
+    overrides = spot["LaunchTemplateConfigs"][0]["Overrides"]
+    assert [each["Placement"] for each in overrides] == [{"GroupName": "close"}] * 2
+    shape = botocore.session.get_session().get_service_model("ec2").operation_model("CreateFleet").input_shape
+    for asked in (spot, on_demand):
+        validate_parameters(asked, shape)
+
+
+def test_a_gangs_answer_names_the_machines_of_one_pool() -> None:
+    prepared = fleet.prepare(PLACES, "Spotrelay", "r1", 3, 7, Rung((B, A), "test", nodes=3))
+    answer = {
+        "Instances": [
+            {"InstanceIds": ["i-1", "i-2"], "InstanceType": "g5.xlarge", "SubnetId": "subnet-a"},
+            {"InstanceIds": ["i-3"], "InstanceType": "g5.xlarge", "SubnetId": "subnet-b"},
+        ]
+    }
+
+    found = fleet.read_answer(answer, prepared, NOON)
+
+    assert (found.pool, found.instance_ids) == (A, ("i-1", "i-2"))

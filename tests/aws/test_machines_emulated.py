@@ -78,7 +78,11 @@ def ec2(cloud: LocalCloud, places: Places, ours: Clients) -> Ec2UnderTest:
         for client in (ours.client("ec2", region), ours.launcher(region)):
             no_endpoint(client)
 
-    return Ec2UnderTest(machines, pools, refuse, Pool(AWAY, f"{AWAY}a", "g5.xlarge"), cut_off)
+    def run_short(pool: Pool, left: int) -> None:
+        facts = {"zone": pool.zone, "instance_type": pool.instance_type}
+        cloud.refuse(facts, "InsufficientInstanceCapacity", after=left)
+
+    return Ec2UnderTest(machines, pools, refuse, Pool(AWAY, f"{AWAY}a", "g5.xlarge"), cut_off, run_short)
 
 
 class TestEc2Machines(MachinesContract):

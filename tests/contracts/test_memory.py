@@ -55,7 +55,8 @@ class TestMemoryMachines(RaceAtLength, MachinesContract):
         def refuse(pool: Pool, code: str) -> None:
             machines.refuse(code, FailureScope.POOL, zone=pool.zone, instance_type=pool.instance_type)
 
-        return Ec2UnderTest(machines, pools, refuse, Pool("eu-west-1", "eu-west-1a", "g5.xlarge"), machines.cut_off)
+        away = Pool("eu-west-1", "eu-west-1a", "g5.xlarge")
+        return Ec2UnderTest(machines, pools, refuse, away, machines.cut_off, machines.limit)
 
 
 class TestMemoryPublisher(PublisherContract):

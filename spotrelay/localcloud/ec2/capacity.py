@@ -38,6 +38,8 @@ class _Refusal:
     form: str
     times: int | None
     """how often it still refuses; None is for ever"""
+    after: int
+    """machines that are given before that"""
 
     def fits(self, pool: Pool) -> bool:
         facts = pool.facts()
@@ -52,7 +54,7 @@ class Capacity:
         self._quotas: dict[tuple[str, str, str], int] = {}
         self._lock = threading.Lock()
 
-    def refuse(self, match: Mapping[str, Any], code: str, form: str, times: int | None) -> None:
+    def refuse(self, match: Mapping[str, Any], code: str, form: str, times: int | None, after: int = 0) -> None:
         """Have matching pools refuse launches.
 
         Args:
@@ -60,11 +62,12 @@ class Capacity:
             code: the error code.
             form: `fleet` (CreateFleet answers 200 with Errors) or `exception` (the request as a whole fails).
             times: how many launches to refuse; None for ever.
+            after: machines that are given before that.
         """
         if form not in (FLEET, EXCEPTION):
             raise BadRule(f"a refusal comes as {FLEET} or as {EXCEPTION}, not as {form}")
         with self._lock:
-            self._refusals.append(_Refusal(_checked(match), code, form, times))
+            self._refusals.append(_Refusal(_checked(match), code, form, times, after))
 
     def allow(self, match: Mapping[str, Any]) -> None:
         """Take back the refusals that name all of what `match` names; every refusal for an empty one."""
@@ -92,7 +95,9 @@ class Capacity:
             return over, FLEET
         with self._lock:
             for rule in self._refusals:
-                if rule.fits(pool):
+                if rule.fits(pool) and rule.after > 0:
+                    rule.after -= 1
+                elif rule.fits(pool):
                     rule.times = None if rule.times is None else rule.times - 1
                     return Ec2Error(rule.code, _reason(rule.code, pool)), rule.form
         return None
@@ -100,7 +105,7 @@ class Capacity:
     def score(self, pool: Pool) -> int:
         """From 1 (nothing left) to 9, as a placement score counts."""
         with self._lock:
-            empty = any(rule.fits(pool) for rule in self._refusals)
+            empty = any(rule.fits(pool) and not rule.after for rule in self._refusals)
         return 1 if empty else catalogue.depth(pool.instance_type, pool.zone)
 
     def _over_quota(self, pool: Pool, running: Iterable[Pool]) -> Ec2Error | None:

@@ -107,7 +107,7 @@ def _instance(i: Instance) -> dict[str, Any]:
         "Placement": {
             "AvailabilityZone": i.pool.zone,
             "AvailabilityZoneId": catalogue.zone_id(i.pool.zone),
-            "GroupName": "",
+            "GroupName": i.blueprint.placement_group,
             "Tenancy": "default",
         },
         "Monitoring": {"State": "disabled"},

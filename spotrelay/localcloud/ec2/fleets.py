@@ -195,9 +195,36 @@ def _choose(
     for market, wanted in markets.items():
         options = request.get("SpotOptions" if market == SPOT else "OnDemandOptions") or {}
         ordered = _ordered(launcher, candidates[market], options, market)
-        outcome = _fill(launcher, ordered, options, float(wanted), planned)
-        rounds.append(outcome)
+        rounds.append(_in_one_place(launcher, ordered, options, float(wanted), planned))
     return rounds
+
+
+def _in_one_place(
+    launcher: Launcher,
+    ordered: Sequence[_Candidate],
+    options: Mapping[str, Any],
+    wanted: float,
+    planned: list[Pool],
+) -> _Round:
+    """Where the fleet must keep to one zone or type: the first of them, in the strategy's order, that has enough."""
+    places: dict[tuple[str, str], list[_Candidate]] = {}
+    for candidate in ordered:
+        places.setdefault(_place_of(candidate, options), []).append(candidate)
+    refused: list[tuple[_Candidate, Ec2Error]] = []
+    least = float(options.get("MinTargetCapacity") or 0)
+    outcome = _Round()
+    for some in places.values():
+        outcome = _fill(launcher, some, options, wanted, planned)
+        refused += outcome.errors
+        if outcome.chosen and outcome.capacity >= least:
+            break
+    return replace(outcome, errors=refused)
+
+
+def _place_of(candidate: _Candidate, options: Mapping[str, Any]) -> tuple[str, str]:
+    pool = candidate.plan.pool if candidate.plan is not None else Pool("", "", "", "")
+    kind = pool.instance_type if options.get("SingleInstanceType") else ""
+    return kind, pool.zone if options.get("SingleAvailabilityZone") else ""
 
 
 def _ordered(

@@ -140,6 +140,8 @@ def _resources(plan: Blueprint) -> list[tuple[str, str, str]]:
         found.append(("subnet", plan.subnet_id, "SubnetId"))
     if plan.template_id:
         found.append(("launch-template", plan.template_id, "LaunchTemplate"))
+    if plan.placement_group:
+        found.append(("placement-group", plan.placement_group, "Placement"))
     if plan.key_name:
         found.append(("key-pair", plan.key_name, "KeyName"))
     return found

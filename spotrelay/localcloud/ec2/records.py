@@ -70,6 +70,7 @@ class Blueprint:
     template_version: str
     overridden: frozenset[str]
     """members that the request itself gives, where a template is used"""
+    placement_group: str = ""
 
 
 @dataclass

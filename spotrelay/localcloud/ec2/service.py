@@ -208,9 +208,11 @@ class Ec2:
         """Say that an instance is at elevated risk."""
         self._lifecycle.recommend_rebalance(self._known(instance_id))
 
-    def refuse(self, match: Mapping[str, Any], code: str, form: str = "fleet", times: int | None = None) -> None:
+    def refuse(
+        self, match: Mapping[str, Any], code: str, form: str = "fleet", times: int | None = None, after: int = 0
+    ) -> None:
         """Let capacity pools refuse launches. See `Capacity.refuse`."""
-        self._capacity.refuse(match, code, form, times)
+        self._capacity.refuse(match, code, form, times, after)
 
     def allow(self, match: Mapping[str, Any] | None = None) -> None:
         """Take refusals back. See `Capacity.allow`."""

@@ -104,6 +104,7 @@ def merge(
         template_id=name,
         template_version=version,
         overridden=frozenset(own),
+        placement_group=str((own.get("Placement") or {}).get("GroupName") or ""),
     )
 
 

@@ -27,6 +27,7 @@ class Ec2UnderTest:
     refuse: Callable[[Pool, str], None]  # from now on, with this error code
     elsewhere: Pool  # of another region, in which nothing is launched
     cut_off: Callable[[str], None]  # let a region be out of reach from now on
+    run_short: Callable[[Pool, int], None]  # let a pool have this many machines more, and then refuse
 
 
 class MachinesContract:
@@ -105,6 +106,47 @@ class MachinesContract:
             (pool, FailureScope.POOL, "InsufficientInstanceCapacity", NOON) for pool in ec2.pools
         }
         assert ec2.machines.find(run_id, 1) is None
+
+    def test_a_gang_comes_whole_of_one_type_and_zone_and_once(self, ec2: Ec2UnderTest) -> None:
+        run_id = new_id()
+
+        answer = ganged(ec2, run_id, nodes=3)
+        again = ganged(ec2, run_id, nodes=3)
+
+        assert len(set(answer.instance_ids)) == 3
+        assert again.instance_ids == answer.instance_ids
+        made = ec2.machines.find_all(run_id, 1)
+        assert {m.instance_id for m in made} == {m.instance_id for m in _of(ec2, run_id)} == set(answer.instance_ids)
+        assert {m.pool for m in made} == {answer.pool}
+
+    def test_a_gang_goes_to_the_zone_that_has_room_for_all_of_it(self, ec2: Ec2UnderTest) -> None:
+        ec2.run_short(ec2.pools[0], 1)
+
+        answer = ganged(ec2, new_id(), nodes=2)
+
+        assert len(answer.instance_ids) == 2
+        assert answer.pool in ec2.pools[1:]
+
+    def test_where_no_zone_has_room_for_a_whole_gang_none_of_it_is_launched(self, ec2: Ec2UnderTest) -> None:
+        run_id = new_id()
+        for pool in ec2.pools:
+            ec2.run_short(pool, 1)
+
+        answer = ganged(ec2, run_id, nodes=2)
+
+        assert answer.instance_ids == ()
+        assert {refusal.pool for refusal in answer.refusals} == set(ec2.pools)
+        assert _of(ec2, run_id) == []
+        assert ec2.machines.find_all(run_id, 1) == ()
+
+    def test_of_many_senders_of_one_gang_all_get_the_same_machines(self, ec2: Ec2UnderTest) -> None:
+        run_id = new_id()
+
+        outcomes = race([lambda: ganged(ec2, run_id, nodes=2).instance_ids] * RACERS)
+
+        assert len(set(outcomes)) == 1
+        assert outcomes[0] == tuple(ganged(ec2, run_id, nodes=2).instance_ids)
+        assert {m.instance_id for m in _of(ec2, run_id)} == set(ganged(ec2, run_id, nodes=2).instance_ids)
 
     def test_a_launch_that_was_never_made_is_not_found(self, ec2: Ec2UnderTest) -> None:
         run_id = new_id()
@@ -203,6 +245,12 @@ def launched(ec2: Ec2UnderTest, run_id: str, generation: int = 1, launch: int = 
     if answer.instance_id is None:
         raise InvalidInput(f"the suite needs capacity: {answer.refusals}")
     return answer
+
+
+def ganged(ec2: Ec2UnderTest, run_id: str, nodes: int) -> LaunchAnswer:
+    """The answer to the launch of a gang into any of the pools."""
+    request = ec2.machines.prepare(run_id, 1, 1, Rung(ec2.pools, "test", nodes=nodes))
+    return persistent(lambda: ec2.machines.launch(request, NOON))
 
 
 def _of(ec2: Ec2UnderTest, run_id: str) -> list[Machine]:

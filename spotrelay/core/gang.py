@@ -1,0 +1,86 @@
+"""What is different for an attempt of several machines: what befalls one of them befalls all. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
+
+from spotrelay.core.live import EXIT_DONE, EXIT_DRAINED, EXIT_PARTED, ExitReport
+from spotrelay.core.run import Attempt, Run, RunStatus, machine_on, note, with_attempt, with_machine
+from spotrelay.core.site import Site
+
+PARTING = 2.0  # settles for which the cause of a parting is waited for
+
+
+def absorb_beats(run: Run, generation: int, now: datetime) -> Run:
+    """The run with the first sign of life of each of a gang's machines."""
+    attempt = run.attempt(generation)
+    assert attempt is not None
+    after = attempt
+    for node, machine in enumerate(attempt.members):
+        if machine.beating_at is None and run.heartbeat(generation, node) is not None:
+            after = with_machine(after, replace(machine, beating_at=now))
+    return run if after == attempt else with_attempt(run, after)
+
+
+def noticed_too(run: Run, attempt: Attempt, instance_id: str, deadline: datetime) -> Run:
+    """A notice for one more machine of a gang that drains already: that one is EC2's to end as well."""
+    machine = machine_on(attempt, instance_id)
+    if not attempt.members or machine.deadline is not None:
+        return run
+    noticed = with_machine(attempt, replace(machine, deadline=deadline))
+    earliest = min(deadline, attempt.deadline or deadline)
+    return with_attempt(run, replace(noticed, deadline=earliest))
+
+
+def is_moot(report: ExitReport, attempt: Attempt) -> bool:
+    """Whether a report of a gang's further machine says nothing: the first one speaks of the end of all."""
+    return report.node > 0 and report.stage == "program" and report.code in (EXIT_DONE, EXIT_DRAINED)
+
+
+def parts(report: ExitReport, attempt: Attempt) -> bool:
+    """Whether a report only says that the machines of its gang have lost each other."""
+    return bool(attempt.members) and report.stage == "program" and report.code == EXIT_PARTED
+
+
+def parted(run: Run, attempt: Attempt, now: datetime) -> Run:
+    """The run once it is known that the ranks have lost each other; why is still to be found out."""
+    if attempt.parted_at is not None:
+        return run
+    run = with_attempt(run, replace(attempt, parted_at=now))
+    text = f"the machines of attempt {attempt.generation} have lost each other; EC2 is asked which one is gone"
+    return note(run, "parted", text, now, attempt.generation)
+
+
+def is_unexplained(attempt: Attempt, now: datetime, site: Site) -> bool:
+    """Whether a parting has lasted long enough, with every machine seen alive after it."""
+    since = attempt.parted_at
+    if since is None or now < since + site.timings.settle * PARTING:
+        return False
+    return all(m.observed_at is not None and m.observed_at > since for m in attempt.machines)
+
+
+def left_behind(attempt: Attempt, now: datetime, site: Site) -> str:
+    """Why a machine that EC2 did not ask for is ended while its gang drains; empty while it still works."""
+    deadline = attempt.deadline
+    if attempt.drained_at is None and deadline is not None and now < deadline + site.timings.after_deadline:
+        return ""
+    return "its gang drained, since EC2 takes another machine of it"
+
+
+def is_packing(run: Run, attempt: Attempt, node: int, now: datetime, site: Site) -> bool:
+    """Whether a gang's machine may still ship its log: the run succeeded when the first machine said so."""
+    if run.outcome is not RunStatus.SUCCEEDED or not attempt.members or run.ended_at is None:
+        return False
+    said = any((r.generation, r.node) == (attempt.generation, node) for r in run.reports)
+    return not said and now < run.ended_at + site.timings.settle
+
+
+def parting_moments(run: Run, attempt: Attempt, site: Site) -> Iterator[datetime]:
+    """When something is to be looked at again because machines of one attempt end at different times."""
+    settle = site.timings.settle
+    if attempt.parted_at is not None and not attempt.over:
+        yield from (attempt.parted_at + settle * factor for factor in (1.0, PARTING, 2 * PARTING))
+    if attempt.members and run.outcome is RunStatus.SUCCEEDED and run.ended_at is not None:
+        yield run.ended_at + settle
