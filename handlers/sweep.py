@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
-from datetime import datetime
 from functools import partial
 from typing import Any
 from zlib import crc32
@@ -24,10 +23,10 @@ from spotrelay.core.facts import MachineFound
 from spotrelay.core.ports import Machine
 from spotrelay.core.run import Run, machine_on
 
-MOST_DUE = 5_000  # runs taken up by one sweep; the next one takes the rest
-WHOLE = 200  # up to this many machines, every sweep compares each with its run
+MOST_DUE = 20_000  # runs taken up by one sweep; the next one takes the rest
+AT_ONCE = 100  # machines whose runs are looked up together
 TOGETHER = 20  # due runs that are queued for the same moment; a crowd of them is spread over half a minute
-TURNS = 10  # beyond it, each machine's turn comes in one sweep out of ten
+TURNS = 10  # sweeps; in one of them every machine of a region is looked at, though there be a crowd
 
 
 class SweepFailed(SpotrelayError):
@@ -61,9 +60,13 @@ def sweep(plane: ControlPlane) -> dict[str, Any]:
     plane.telemetry.count(DUE_RUNS, len(due))
     _take_up(due, plane, guarded)
     machines: list[Machine] = []  # all that were seen, should one region not answer
-    guarded("machines", lambda: machines.extend(plane.machines.managed()))
-    for machine in machines:
-        guarded(f"machine {machine.instance_id}", partial(_compare, machine, len(machines), plane))
+    turn = _its_turn(plane)
+    guarded("machines", lambda: machines.extend(plane.machines.managed(turn)))
+    for start in range(0, len(machines), AT_ONCE):
+        some = machines[start : start + AT_ONCE]
+        doubtful = guarded("owners of machines", partial(_doubtful, some, plane)) or []
+        for machine in doubtful:
+            guarded(f"machine {machine.instance_id}", partial(_compare, machine, plane))
     if failures:
         plane.telemetry.count(SWEEP_FAILURES, len(failures))
         raise SweepFailed(f"{len(failures)} steps of the sweep failed, the first: {failures[0]}")
@@ -81,11 +84,26 @@ def _take_up(due: list[str], plane: ControlPlane, guarded: Callable[[str, Callab
         guarded("runs queue", partial(queue.send, due[start : start + TOGETHER], window * (start / len(due))))
 
 
-def _compare(machine: Machine, crowd: int, plane: ControlPlane) -> None:
+def _its_turn(plane: ControlPlane) -> frozenset[str]:
+    """Regions whose machines are looked at in this sweep, however many they are."""
+    minute = int(plane.clock.now().timestamp() // 60)
+    regions = {region for region, _ in plane.site.zones}
+    return frozenset(region for region in regions if crc32(region.encode()) % TURNS == minute % TURNS)
+
+
+def _doubtful(machines: list[Machine], plane: ControlPlane) -> list[Machine]:
+    """Those of these machines for which no run answers, as far as a cheap look tells."""
+    owners = plane.store.owners([machine.instance_id for machine in machines])
+    return [m for m in machines if not _answers_for(owners.get(m.instance_id), m)]
+
+
+def _answers_for(run: Run | None, machine: Machine) -> bool:
+    attempt = run.attempt_on(machine.instance_id) if run is not None else None
+    return attempt is not None and machine_on(attempt, machine.instance_id).machine_gone_at is None
+
+
+def _compare(machine: Machine, plane: ControlPlane) -> None:
     """A machine that its run does not know, or takes for gone, is adopted or ended."""
-    known = plane.store.run_of(machine.instance_id) is not None
-    if known and crowd > WHOLE and not _its_turn(machine, plane.clock.now()):
-        return
     try:
         run: Run | None = plane.store.load(machine.run_id)
     except UnknownRun:
@@ -129,7 +147,3 @@ def _is_orphan(machine: Machine, run: Run | None, plane: ControlPlane) -> bool:
         return machine.launched_at is not None and now - machine.launched_at > grace
     gone_at = machine_on(attempt, machine.instance_id).machine_gone_at
     return gone_at is not None and now - gone_at > grace
-
-
-def _its_turn(machine: Machine, now: datetime) -> bool:
-    return crc32(machine.instance_id.encode()) % TURNS == int(now.timestamp() // 60) % TURNS

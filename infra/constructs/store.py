@@ -10,6 +10,7 @@ from infra.config import Config
 DUE = "due"
 RUNS = "runs"
 READ = ["dynamodb:GetItem", "dynamodb:Query"]
+READ_MANY = ["dynamodb:BatchGetItem"]  # of machines and their runs, in the sweep
 WRITE = ["dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:ConditionCheckItem"]
 
 
@@ -38,7 +39,7 @@ class Store(Construct):
     def grant_control_plane(self, role: aws_iam.Role) -> None:
         """Read and write every row, and ask what is due."""
         role.add_to_policy(
-            aws_iam.PolicyStatement(sid="Rows", actions=[*READ, *WRITE], resources=[self.table.table_arn])
+            aws_iam.PolicyStatement(sid="Rows", actions=[*READ, *READ_MANY, *WRITE], resources=[self.table.table_arn])
         )
         role.add_to_policy(
             aws_iam.PolicyStatement(

@@ -110,6 +110,11 @@ def run_id_of(item: Item) -> str:
     return str(item["pk"]["S"]).partition("#")[2]
 
 
+def instance_id_of(item: Item) -> str:
+    """The machine that an index entry speaks of."""
+    return str(item["pk"]["S"]).partition("#")[2]
+
+
 # times
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -18,10 +18,11 @@ from spotrelay.aws.places import Places
 from spotrelay.core.errors import Contention, OutcomeUnknown, SpotrelayError, Unavailable
 from spotrelay.core.notice import InstanceState
 from spotrelay.core.placement import FailureScope, Market, Pool, Rung
-from spotrelay.core.ports import Clock, LaunchAnswer, Machine
+from spotrelay.core.ports import CROWD, Clock, LaunchAnswer, Machine
 
 NOT_FOUND = frozenset({"InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed"})
 STARTED = ("pending", "running")
+PAGE = 1000  # machines in one answer of DescribeInstances
 FILTER_VALUES = 200  # that one filter of DescribeInstances takes
 SIGHTINGS = 10_000  # machines whose region is remembered
 
@@ -99,10 +100,11 @@ class Ec2Machines:
             raise _one_of(silent)
         return known
 
-    def managed(self) -> Iterator[Machine]:
+    def managed(self, whole: Container[str] | None = None) -> Iterator[Machine]:
         """Every machine with our tag that is pending or running; what did not answer is told at the end."""
         wanted = {"tag:spotrelay:managed": [self._stack], "instance-state-name": list(STARTED)}
-        return self._described(wanted, "looking for machines with our tag")
+        crowded = [] if whole is None else [region for region in self._regions() if region not in whole]
+        return self._described(wanted, "looking for machines with our tag", crowded)
 
     def terminate(self, instance_id: str) -> None:
         """End a machine. Harmless when it is already gone."""
@@ -164,32 +166,51 @@ class Ec2Machines:
             # a filter, unlike InstanceIds, leaves out what it does not know instead of failing
             yield from self._described_in(region, {"instance-id": some}, f"looking at {', '.join(some[:3])}")
 
-    def _described(self, wanted: Mapping[str, list[str]], doing: str) -> Iterator[Machine]:
-        """Machines of every region that answers; then the error of those that do not."""
+    def _described(
+        self, wanted: Mapping[str, list[str]], doing: str, crowded: Container[str] = ()
+    ) -> Iterator[Machine]:
+        """Machines of every region that answers; then the error of those that do not.
+
+        Args:
+            crowded: regions that are asked once, and left out if they hold more than `CROWD` machines.
+        """
         silent: list[SpotrelayError] = []
         for region in self._regions():
             try:
-                yield from self._described_in(region, wanted, doing)
+                if region in crowded:
+                    yield from self._few_in(region, wanted, doing)
+                else:
+                    yield from self._described_in(region, wanted, doing)
             except SpotrelayError as error:
                 silent.append(error)
         if silent:
             raise _one_of(silent)
 
     def _described_in(self, region: str, wanted: Mapping[str, list[str]], doing: str) -> Iterator[Machine]:
-        filters = [{"Name": name, "Values": values} for name, values in wanted.items()]
-        more: dict[str, str] = {}
+        more: dict[str, Any] = {}
         while True:
-            try:
-                page = self._clients.client("ec2", region).describe_instances(Filters=filters, **more)
-            except FAILURES as error:
-                raise failed_read(error, f"{doing} in {region}") from error
-            for reservation in page["Reservations"]:
-                for instance in reservation["Instances"]:
-                    self._seen.note(instance["InstanceId"], region)
-                    yield fleet.read_machine(instance, region)
+            page = self._page(region, wanted, doing, MaxResults=PAGE, **more)
+            yield from self._read(page, region)
             if not page.get("NextToken"):
                 return
             more = {"NextToken": page["NextToken"]}
+
+    def _few_in(self, region: str, wanted: Mapping[str, list[str]], doing: str) -> Iterator[Machine]:
+        page = self._page(region, wanted, doing, MaxResults=CROWD)
+        return iter(()) if page.get("NextToken") else self._read(page, region)
+
+    def _page(self, region: str, wanted: Mapping[str, list[str]], doing: str, **bounds: Any) -> Any:
+        filters = [{"Name": name, "Values": values} for name, values in wanted.items()]
+        try:
+            return self._clients.client("ec2", region).describe_instances(Filters=filters, **bounds)
+        except FAILURES as error:
+            raise failed_read(error, f"{doing} in {region}") from error
+
+    def _read(self, page: Mapping[str, Any], region: str) -> Iterator[Machine]:
+        for reservation in page["Reservations"]:
+            for instance in reservation["Instances"]:
+                self._seen.note(instance["InstanceId"], region)
+                yield fleet.read_machine(instance, region)
 
     def _spot_prices(self, region: str, types: list[str]) -> dict[Pool, float]:
         try:

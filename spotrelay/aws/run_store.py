@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -121,6 +121,15 @@ class DynamoRunStore:
         """The run that this machine belongs to."""
         item = self._table.get(layout.instance_key(instance_id), "RUN", f"looking up machine {instance_id}")
         return None if item is None else str(item["run_id"]["S"])
+
+    def owners(self, instance_ids: Sequence[str]) -> dict[str, Run]:
+        """The rows of the runs that these machines belong to, by machine."""
+        doing = f"looking up {len(instance_ids)} machines"
+        entries = self._table.get_many([(layout.instance_key(i), "RUN") for i in instance_ids], doing)
+        runs = {layout.instance_id_of(item): str(item["run_id"]["S"]) for item in entries}
+        wanted = [(layout.run_key(run_id), layout.ROW) for run_id in sorted(set(runs.values()))]
+        rows = {layout.run_id_of(item): layout.read_run(item) for item in self._table.get_many(wanted, doing)}
+        return {instance_id: rows[run_id] for instance_id, run_id in runs.items() if run_id in rows}
 
     def due(self, now: datetime, limit: int = 100) -> list[str]:
         """Ids of runs whose due time has come, longest overdue first."""

@@ -42,6 +42,8 @@ class Condition:
 
 
 ABSENT = Condition("attribute_not_exists(#pk)")
+MANY = 100  # keys that one BatchGetItem takes
+BATCH_TRIES = 5  # an answer may leave out what would be too much at once
 
 
 class Table:
@@ -60,6 +62,23 @@ class Table:
             raise failed_read(error, doing, self._absent) from error
         item: Item | None = answer.get("Item")
         return item
+
+    def get_many(self, keys: Sequence[tuple[str, str]], doing: str) -> Iterator[Item]:
+        """Those of these items that are there, a hundred in a request; a moment's delay is possible."""
+        for start in range(0, len(keys), MANY):
+            yield from self._batch([key(*each) for each in keys[start : start + MANY]], doing)
+
+    def _batch(self, keys: list[Item], doing: str) -> Iterator[Item]:
+        for _ in range(BATCH_TRIES):
+            try:
+                answer = self._client.batch_get_item(RequestItems={self.name: {"Keys": keys}})
+            except FAILURES as error:
+                raise failed_read(error, doing, self._absent) from error
+            yield from answer["Responses"].get(self.name, [])
+            keys = answer.get("UnprocessedKeys", {}).get(self.name, {}).get("Keys", [])
+            if not keys:
+                return
+        raise Contention(f"{doing}: DynamoDB left {len(keys)} items out, {BATCH_TRIES} times in a row")
 
     def query(self, expression: str, values: Mapping[str, str], doing: str, **options: Any) -> Iterator[Item]:
         """Items by a key condition over texts, page after page; consistently unless an index is named."""

@@ -6,7 +6,7 @@ has to expect besides `Unavailable`, which any of them may raise.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -21,6 +21,7 @@ from spotrelay.core.placement import Pool, Refusal, Rung
 from spotrelay.core.run import Entry, Run
 
 EVERY = 1_000_000  # as a limit: all of them
+CROWD = 200  # machines of one region; where there are more, a sweep looks at them only when it is the region's turn
 
 
 class Clock(Protocol):
@@ -89,6 +90,14 @@ class RunStore(Protocol):
 
     def run_of(self, instance_id: str) -> str | None:
         """The run that this machine belongs to: one indexed read; None for every machine not ours."""
+        ...
+
+    def owners(self, instance_ids: Sequence[str]) -> dict[str, Run]:
+        """The rows of the runs that these machines belong to, by machine, without what is read beside a row.
+
+        A hundred of them cost two requests. Read at best effort: a machine that is left out, or a
+        row that speaks against it, is a reason to look again with `load`, never to act.
+        """
         ...
 
     def due(self, now: datetime, limit: int = 100) -> list[str]:
@@ -354,8 +363,12 @@ class Machines(Protocol):
         """
         ...
 
-    def managed(self) -> Iterator[Machine]:
+    def managed(self, whole: Container[str] | None = None) -> Iterator[Machine]:
         """Every machine with our tag that is pending or running.
+
+        Args:
+            whole: regions to list to the end. Any other region answers one request, and none of its
+                machines is named if there are more than `CROWD`. None: every region.
 
         Raises:
             Unavailable, Contention: at the very end, naming the regions that did not answer.

@@ -18,7 +18,7 @@ P = TypeVar("P")
 
 READS = frozenset(
     {
-        "load", "run_of", "due", "all_runs", "timeline", "read_run", "read_lease", "checkpoints",
+        "load", "run_of", "owners", "due", "all_runs", "timeline", "read_run", "read_lease", "checkpoints",
         "get", "stream", "head", "list_versions", "find", "find_all", "states", "managed", "prices", "launches_allowed",
     }
 )  # fmt: skip

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,7 +13,7 @@ from spotrelay.core.codec import from_json, to_json
 from spotrelay.core.errors import Contention, InvalidInput, Unavailable
 from spotrelay.core.notice import InstanceState
 from spotrelay.core.placement import FailureScope, Pool, Refusal, Rung
-from spotrelay.core.ports import LaunchAnswer, Machine
+from spotrelay.core.ports import CROWD, LaunchAnswer, Machine
 
 
 @dataclass
@@ -129,11 +130,13 @@ class MemoryMachines:
                 self._need(self._cut)
             return known
 
-    def managed(self) -> Iterator[Machine]:
-        """Every machine that is pending or running."""
+    def managed(self, whole: Container[str] | None = None) -> Iterator[Machine]:
+        """Every machine that is pending or running; a crowd only in its region's turn."""
         with self._lock:
             found = [self._machines[i] for i in self._shown() if not self._machines[i].state.is_over]
-        yield from found
+        there = Counter(machine.pool.region for machine in found)
+        listed = {region for region, many in there.items() if many <= CROWD or whole is None or region in whole}
+        yield from (machine for machine in found if machine.pool.region in listed)
         self._need(self._cut)
 
     def terminate(self, instance_id: str) -> None:

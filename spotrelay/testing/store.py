@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
@@ -121,6 +121,12 @@ class MemoryStore:
         """The run that this machine belongs to."""
         with self._lock:
             return self._machines.get(instance_id)
+
+    def owners(self, instance_ids: Sequence[str]) -> dict[str, Run]:
+        """The rows of the runs that these machines belong to, by machine."""
+        with self._lock:
+            known = {i: self._machines[i] for i in instance_ids if i in self._machines}
+            return {instance_id: self._read(run_id) for instance_id, run_id in known.items()}
 
     def due(self, now: datetime, limit: int = 100) -> list[str]:
         """Ids of runs whose due time has come, longest overdue first."""

@@ -231,15 +231,31 @@ def instance(number: int, state: str = "running", launched: str = "1") -> dict[s
 
 def test_every_page_of_every_region_is_read(machines: Ec2Machines, offline: Clients) -> None:
     with Stubber(offline.client("ec2", HOME)) as home, Stubber(offline.client("ec2", AWAY)) as away:
-        home.add_response("describe_instances", described(instance(1), more="next"), {"Filters": ANY})
-        home.add_response("describe_instances", described(instance(2)), {"Filters": ANY, "NextToken": "next"})
-        away.add_response("describe_instances", described(instance(3)), {"Filters": ANY})
+        home.add_response(
+            "describe_instances", described(instance(1), more="next"), {"Filters": ANY, "MaxResults": 1000}
+        )
+        home.add_response(
+            "describe_instances", described(instance(2)), {"Filters": ANY, "MaxResults": 1000, "NextToken": "next"}
+        )
+        away.add_response("describe_instances", described(instance(3)), {"Filters": ANY, "MaxResults": 1000})
 
         found = list(machines.managed())
 
     assert [(m.instance_id[-1], m.pool.region) for m in found] == [("1", HOME), ("2", HOME), ("3", AWAY)]
     assert (found[0].run_id, found[0].generation, found[0].launch) == ("r1", 2, 1)
     assert found[0].launched_at == datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_a_crowd_costs_one_request_while_it_is_another_regions_turn(machines: Ec2Machines, offline: Clients) -> None:
+    asked = {"Filters": ANY, "MaxResults": 200}
+    with Stubber(offline.client("ec2", HOME)) as home, Stubber(offline.client("ec2", AWAY)) as away:
+        home.add_response("describe_instances", described(instance(1), more="next"), asked)
+        away.add_response("describe_instances", described(instance(3)), asked)
+
+        found = list(machines.managed(whole=()))
+
+        home.assert_no_pending_responses()
+    assert [m.instance_id[-1] for m in found] == ["3"]
 
 
 def test_of_two_machines_of_one_launch_the_living_one_is_found(machines: Ec2Machines, offline: Clients) -> None:

@@ -16,7 +16,7 @@ from spotrelay.core.ports import Machine
 from spotrelay.core.run import AttemptState, RunStatus
 from spotrelay.testing import Fault, MemoryMachines, Script, faulty
 from spotrelay.testing.faults import at
-from tests.handlers.plane import ListQueue, World
+from tests.handlers.plane import ListQueue, World, counted
 
 STRAY = "i-00000000000abcdef"
 POOL = Pool("eu-west-1", "eu-west-1a", "g5.xlarge")
@@ -146,8 +146,9 @@ def test_machines_at_work_are_left_alone(world: World) -> None:
 
 
 def test_in_a_crowd_every_machine_has_its_turn_within_ten_sweeps(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("handlers.sweep.WHOLE", 0)
+    monkeypatch.setattr("spotrelay.testing.machines.CROWD", 0)
     machine = world.start()
+    stray(world)
     world.change(machine, InstanceState.TERMINATED)
     world.machines.set_state(machine, InstanceState.RUNNING)
 
@@ -155,19 +156,42 @@ def test_in_a_crowd_every_machine_has_its_turn_within_ten_sweeps(world: World, m
         world.sweep(timedelta(minutes=1))
 
     assert machine in world.machines.terminations
+    assert STRAY in world.machines.terminations
 
 
-def test_in_a_crowd_a_machine_that_no_row_names_does_not_wait_for_its_turn(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("handlers.sweep.WHOLE", 0)
-    strays = [replace(stray(world), instance_id=f"i-{number:08x}") for number in range(20)]
-    for machine in strays:
-        world.machines.adopt(machine)
+def test_a_crowd_is_left_alone_while_it_is_another_regions_turn(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spotrelay.testing.machines.CROWD", 1)
+    world.start()
+    stray(world)
+    elsewhere = replace(stray(world), instance_id="i-0000000000000beef", pool=replace(POOL, region="us-east-1"))
+    world.machines.adopt(elsewhere)
+    world.clock.advance(timedelta(minutes=3))
+    monkeypatch.setattr("handlers.sweep._its_turn", lambda plane: frozenset())
 
-    world.sweep(timedelta(minutes=3))
+    world.sweep()
 
-    assert {machine.instance_id for machine in strays} <= set(world.machines.terminations)
+    assert world.machines.terminations == [elsewhere.instance_id]
+
+
+def test_machines_whose_runs_answer_for_them_cost_one_look_for_a_hundred(world: World) -> None:
+    for number in range(120):
+        world.start(f"run-{number}")
+    calls: list[str] = []
+
+    world.sweep(timedelta(seconds=1), plane=counted(world, "store", world.store, calls))
+
+    assert calls == ["due", "owners", "owners"]
+
+
+def test_a_table_that_cannot_tell_whose_a_machine_is_ends_none(world: World) -> None:
+    world.start()
+    world.clock.advance(timedelta(seconds=1))
+    store = faulty(world.store, Script({"owners": [Fault.UNAVAILABLE]}))
+
+    with pytest.raises(SweepFailed, match="owners of machines"):
+        world.sweep(plane=replace(world.plane, store=store))
+
+    assert not world.machines.terminations
 
 
 def test_one_run_that_cannot_be_answered_holds_up_no_other_and_the_sweep_says_so(world: World) -> None:
@@ -196,8 +220,8 @@ def test_a_table_that_cannot_tell_what_is_due_does_not_hide_orphans(world: World
 
 def test_a_region_that_does_not_answer_hides_only_its_own_machines(world: World) -> None:
     class HalfBlind(MemoryMachines):
-        def managed(self):  # type: ignore[no-untyped-def]  # as in the class above
-            yield from super().managed()
+        def managed(self, whole=None):  # type: ignore[no-untyped-def]  # as in the class above
+            yield from super().managed(whole)
             raise Unavailable("eu-north-1 does not answer")
 
     world.machines = HalfBlind()

@@ -187,7 +187,7 @@ def test_two_functions_delete_versions_of_checkpoints_and_nothing_else(
 def test_the_control_plane_never_scans_deletes_or_reaches_another_table(control: Role, home: Template) -> None:
     table = home.arn("AWS::DynamoDB::Table", "Store")
 
-    for action in ("GetItem", "Query", "PutItem", "UpdateItem", "ConditionCheckItem"):
+    for action in ("GetItem", "BatchGetItem", "Query", "PutItem", "UpdateItem", "ConditionCheckItem"):
         assert control.may(f"dynamodb:{action}", table), action
     assert control.may("dynamodb:Query", f"{table}/index/due")
     for action in ("Scan", "DeleteItem", "DeleteTable", "UpdateTable", "BatchWriteItem"):

@@ -146,6 +146,17 @@ class RunStoreContract:
         assert stores.runs.run_of(mine) == run.run_id
         assert stores.runs.run_of(other) is None
 
+    def test_the_rows_of_many_machines_are_found_together_and_an_unknown_one_is_left_out(self, stores: Stores) -> None:
+        one, other = created(stores), created(stores)
+        names = [f"i-{new_id()}" for _ in range(3)]
+        one = stores.runs.save(one, with_machine(one, names[0]))
+        other = stores.runs.save(other, with_machine(other, names[1]))
+
+        found = stores.runs.owners(names)
+
+        assert found == {names[0]: one, names[1]: other}
+        assert stores.runs.owners([]) == {}
+
     def test_a_run_is_due_from_its_time_on_and_no_longer_once_it_has_none(self, stores: Stores) -> None:
         run = created(stores)
 
