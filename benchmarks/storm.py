@@ -22,18 +22,20 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
-from itertools import count
+from itertools import count, cycle
 from typing import Any
 
 from handlers.batch import serve
+from handlers.control import ControlPlane
 from handlers.kinds import FROM_EC2, FROM_US
 from handlers.settings import LOST_RACES
 from handlers.sweep import sweep
 from spotrelay.core.errors import LeaseHeld
+from spotrelay.core.line import Pace
 from spotrelay.core.notice import InstanceState
 from spotrelay.core.ports import Machine
 from spotrelay.core.run import RunStatus
-from spotrelay.testing import MemoryMachines, RequestRate
+from spotrelay.testing import Ends, MemoryLine, MemoryMachines, RequestRate
 from tests.handlers.plane import World, batch, changed, context, warning
 
 SECOND = timedelta(seconds=1)
@@ -86,13 +88,19 @@ class Storm:
         self.world = World(machines=MemoryMachines(self.rate))
         self.events = Queue(self.world.clock.now, self.dice)
         self.due = Queue(self.world.clock.now, self.dice)
-        self.plane = replace(self.world.plane, runs_queue=self.due)
+        self.ends = Ends()
+        self.processes = [self.process() for _ in range(arguments.processes)]
         self.agenda: list[tuple[datetime, int, Callable[[], None]]] = []  # what machines do by themselves
         self.order = count()
         self.known = 0  # machines whose boot is on the agenda
         self.at_work: dict[str, int] = {}  # run to the generation that trains
         self.launched_after: list[float] = []  # seconds from the notice
         self.calls_by_second: Counter[int] = Counter()
+
+    def process(self) -> ControlPlane:
+        """One process of a function: what it has seen of the line of launches is its own."""
+        line = MemoryLine(Pace(self.arguments.pace), self.ends)
+        return replace(self.world.plane, runs_queue=self.due, line=line)
 
     def run_ids(self) -> list[str]:
         return [f"run-{number:05d}" for number in range(self.arguments.runs)]
@@ -124,7 +132,7 @@ class Storm:
                 self.act_on_agenda()
                 if second % 60 == 30:
                     self.beat()
-                    sweep(self.plane)
+                    sweep(self.processes[0])
                 self.answer(self.events, FROM_EC2, pool)
                 self.answer(self.due, FROM_US, pool)
                 self.boot_new_machines()
@@ -190,9 +198,9 @@ class Storm:
     def answer(self, queue: Queue, kinds: Any, pool: ThreadPoolExecutor) -> None:
         messages = queue.take(self.arguments.lambda_rate)
         batches = [messages[at : at + TOGETHER] for at in range(0, len(messages), TOGETHER)]
-        for group, said in zip(
-            batches, pool.map(lambda g: serve(batch(*g), context(), self.plane, kinds), batches), strict=True
-        ):
+        work = zip(batches, cycle(self.processes), strict=False)
+        answers = pool.map(lambda each: serve(batch(*each[0]), context(), each[1], kinds), work)
+        for group, said in zip(batches, answers, strict=True):
             for failure in said["batchItemFailures"]:
                 queue.put(group[int(failure["itemIdentifier"].removeprefix("m-"))], 30 * SECOND)
 
@@ -223,6 +231,7 @@ class Storm:
             "terminated_by_us": len(machines.terminations),
             "launch_calls": self.launch_calls,
             "launch_calls_throttled": machines.throttled,
+            "places_in_line_asked_for": self.ends.joined,
             "launch_calls_each": round(self.launch_calls / len(runs), 2),
             "peak_calls_a_second_after_the_first_minute": max(seconds, default=0),
             "ec2_launches_a_second": self.arguments.rate,
@@ -246,11 +255,14 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5000)
     parser.add_argument("--rate", type=float, default=10.0, help="launches a second that EC2 takes")
     parser.add_argument("--burst", type=int, default=100, help="launches at once that EC2 takes")
+    parser.add_argument("--pace", type=float, default=None, help="launches a second of the line; EC2's rate if empty")
+    parser.add_argument("--processes", type=int, default=50, help="processes of a function, each with its own sight")
     parser.add_argument("--lambda-rate", type=int, default=400, help="messages a second that each function answers")
     parser.add_argument("--threads", type=int, default=8, help="handlers that really run at the same time")
     parser.add_argument("--longest", type=int, default=7200, help="simulated seconds after which it is given up")
     parser.add_argument("--seed", type=int, default=7)
     arguments = parser.parse_args()
+    arguments.pace = arguments.pace or arguments.rate
     started = time.perf_counter()
     storm = Storm(arguments)
     storm.prepare()

@@ -6,18 +6,20 @@ what should be rather than what to change.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 
 from handlers.collect import collect
 from handlers.control import ControlPlane
 from handlers.judging import judged, judged_all
-from handlers.settings import TERMINATE_FAILED
+from handlers.settings import LAUNCHES_POSTPONED, TERMINATE_FAILED
 from spotrelay.core.decisions import Collect, Decision, Fence, Observe, Recheck, Resolve, Send, Terminate, Verify
 from spotrelay.core.errors import Contention, OutcomeUnknown, SpotrelayError, Unavailable
 from spotrelay.core.facts import (
     Fact,
     LaunchAbandoned,
     LaunchAnswered,
+    LaunchPostponed,
     LaunchUnclear,
     MachineFound,
     Observed,
@@ -51,7 +53,7 @@ def act(decision: Decision, run: Run, plane: ControlPlane, prices: Prices) -> tu
         case Recheck(checkpoints=checkpoints):
             return tuple(judged_all(checkpoints, run, plane))
         case Send(intent=intent):
-            return (_send(intent, plane, prices),)
+            return (_send(intent, run, plane, prices),)
         case Resolve(intent=intent):
             return (_made(run, intent, plane) or LaunchAbandoned(intent.launch),)
         case Observe(instance_ids=instance_ids):
@@ -84,12 +86,30 @@ def _made(run: Run, intent: Intent, plane: ControlPlane) -> MachineFound | None:
     return MachineFound(gang[0], gang[1:]) if gang else None
 
 
-def _send(intent: Intent, plane: ControlPlane, prices: Prices) -> Fact:
+def _send(intent: Intent, run: Run, plane: ControlPlane, prices: Prices) -> Fact:
+    now, region = plane.clock.now(), intent.pools[0].region
+    if plane.line is not None and intent.turn_at is None and plane.line.stands(region, now):
+        return _stand_in_line(intent, run, plane, f"others wait for {region} too")
     try:
-        answer = plane.machines.launch(intent.request, plane.clock.now(), first=intent.sent == 0)
-    except (OutcomeUnknown, Contention, Unavailable) as error:
+        answer = plane.machines.launch(intent.request, now, first=intent.sent == 0)
+    except Contention as error:
+        return _stand_in_line(intent, run, plane, str(error))
+    except (OutcomeUnknown, Unavailable) as error:
         return LaunchUnclear(intent.launch, str(error))
     return LaunchAnswered(intent.launch, answer, prices.get(answer.pool) if answer.pool else None)
+
+
+def _stand_in_line(intent: Intent, run: Run, plane: ControlPlane, why: str) -> LaunchPostponed | LaunchUnclear:
+    """A launch beyond EC2's rate gets a turn; while the line cannot be read, it goes again after a while."""
+    plane.telemetry.count(LAUNCHES_POSTPONED)
+    if plane.line is None:
+        return LaunchUnclear(intent.launch, why)
+    try:
+        turn = plane.line.join(intent.pools[0].region, plane.clock.now(), random.random())
+    except SpotrelayError as error:
+        plane.telemetry.warning("no place in the line of launches", run_id=run.run_id, cause=str(error))
+        return LaunchUnclear(intent.launch, why)
+    return LaunchPostponed(intent.launch, intent.sent, turn.at, turn.taken, why)
 
 
 def _regions(run: Run) -> dict[str, str]:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Protocol
 
 from handlers.telemetry import Telemetry
-from spotrelay.core.ports import Clock, ExperienceStore, Machines, ObjectStore, Publisher, RunStore, Switch
+from spotrelay.core.ports import Clock, ExperienceStore, LaunchLine, Machines, ObjectStore, Publisher, RunStore, Switch
 from spotrelay.core.site import Site
 
 
@@ -40,3 +40,4 @@ class ControlPlane:
     runs_queue: RunsQueue | None = None  # None: the sweep answers due runs itself, and finds every due time
     collects: bool = True  # False: what is to be deleted waits for a function that has the right and the time
     experience: ExperienceStore | None = None  # None: the ladder goes by the spec's own order
+    line: LaunchLine | None = None  # None: a throttled launch goes again after a while, knowing of no other

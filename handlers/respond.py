@@ -23,7 +23,7 @@ from spotrelay.core.claim import claim
 from spotrelay.core.decide import decide
 from spotrelay.core.decisions import Decision, Reserve, Rest, Send, Wait
 from spotrelay.core.errors import Contention, LostRace, OutcomeUnknown, SpotrelayError, Unavailable
-from spotrelay.core.facts import Fact, Verified
+from spotrelay.core.facts import Fact, LaunchPostponed, Verified
 from spotrelay.core.overdue import overdue_since
 from spotrelay.core.placement import Pool
 from spotrelay.core.record import absorb, record
@@ -78,6 +78,7 @@ class Response:
         self._allowed: bool | None = None  # what the kill switch said, once it was asked
         self._prices: dict[Pool, float] = {}  # asked for when the run has a dollar ceiling
         self._moves: list[dict[str, Any]] = []  # changes of status, saved and not yet published
+        self._turn: datetime | None = None  # in the line of launches, given in this response
         self._learning = Learning(plane, run_id)
 
     def to_the_end(self) -> None:
@@ -193,6 +194,8 @@ class Response:
         self._facts += facts
         for fact in facts:
             self._record(fact)
+            if isinstance(fact, LaunchPostponed) and fact.in_turn:
+                self._turn = fact.until
         self._save(decision.why)
         if isinstance(decision, CHANGE_WHAT_IS_READ_BESIDE):
             self._load()
@@ -217,6 +220,7 @@ class Response:
     def _retire(self, decision: Wait | Rest) -> None:
         """Write what is left and when to look again; nothing at all if that is known already."""
         self._warn_if_overdue()
+        self._wake_in_turn()
         saved, run = self._saved, self._run
         if isinstance(decision, Wait) and not run.news and replace(run, due_at=saved.due_at) == saved:
             now = self._plane.clock.now()
@@ -238,8 +242,18 @@ class Response:
 
     def _wake_at(self, until: datetime) -> None:
         """Have the run looked at then, when the next sweep would be late. The sweep comes all the same."""
-        queue, away = self._plane.runs_queue, until - self._plane.clock.now()
-        if queue is None or away > self._plane.site.timings.watch * 0.75:
+        away = until - self._plane.clock.now()
+        if until != self._turn and away <= self._plane.site.timings.watch * 0.75:
+            self._send_back(away)
+
+    def _wake_in_turn(self) -> None:
+        """Have the run looked at when its turn in the line of launches comes: sweeps would bunch them together."""
+        if self._turn is not None:
+            self._send_back(self._turn - self._plane.clock.now())
+
+    def _send_back(self, away: timedelta) -> None:
+        queue = self._plane.runs_queue
+        if queue is None:
             return
         try:
             queue.send([self._run_id], max(away, timedelta(0)))

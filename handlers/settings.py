@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from spotrelay.aws.places import Places, parse_places
 from spotrelay.core.errors import InvalidInput
+from spotrelay.core.line import LAUNCHES_A_SECOND
 
 TABLE = "SPOTRELAY_TABLE"
 BUCKET = "SPOTRELAY_BUCKET"
@@ -20,6 +21,7 @@ HOME_REGION = "SPOTRELAY_HOME_REGION"
 PLACES = "SPOTRELAY_PLACES"  # JSON: region to launch template, version and subnets by zone
 SWITCH = "SPOTRELAY_SWITCH"  # name of the SSM parameter that stops every launch
 RUNS_QUEUE = "SPOTRELAY_RUNS_QUEUE"  # URL; where the sweep puts runs that are due
+LAUNCH_RATE = "SPOTRELAY_LAUNCH_RATE"  # launches a second that EC2 takes in one region once it throttles
 TIME_SCALE = "SPOTRELAY_TIME_SCALE"  # factor on every waiting time; 1 in production
 
 REQUIRED = (TABLE, BUCKET, BUS, STACK, HOME_REGION, PLACES, SWITCH)
@@ -45,6 +47,7 @@ ORPHANS_ADOPTED = "OrphansAdopted"
 ORPHANS_TERMINATED = "OrphansTerminated"  # alarmed: a machine that no run knew was running
 SWEEP_FAILURES = "SweepStepsFailed"  # alarmed
 LAUNCHES_STOPPED = "LaunchesStoppedBySwitch"
+LAUNCHES_POSTPONED = "LaunchesPostponed"  # beyond EC2's rate; they go in their turn
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Settings:
     switch: str
     runs_queue: str = ""  # empty: the sweep answers due runs itself
     time_scale: float = 1.0
+    launch_rate: float = LAUNCHES_A_SECOND
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
@@ -81,7 +85,8 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         places=_places(environment[PLACES], environment[HOME_REGION]),
         switch=environment[SWITCH],
         runs_queue=environment.get(RUNS_QUEUE, ""),
-        time_scale=_time_scale(environment.get(TIME_SCALE) or "1"),
+        time_scale=_factor(TIME_SCALE, environment.get(TIME_SCALE) or "1"),
+        launch_rate=_factor(LAUNCH_RATE, environment.get(LAUNCH_RATE) or str(LAUNCHES_A_SECOND)),
     )
 
 
@@ -92,11 +97,11 @@ def _places(text: str, home_region: str) -> Places:
     return Places({region: regions[region] for region in sorted(regions, key=lambda r: (r != home_region, r))})
 
 
-def _time_scale(text: str) -> float:
+def _factor(name: str, text: str) -> float:
     try:
         factor = float(text)
     except ValueError as error:
-        raise InvalidInput(f"{TIME_SCALE}: {text!r} is not a number") from error
+        raise InvalidInput(f"{name}: {text!r} is not a number") from error
     if not 0 < factor <= 1000:
-        raise InvalidInput(f"{TIME_SCALE}: {text} is not above zero and at most 1000")
+        raise InvalidInput(f"{name}: {text} is not above zero and at most 1000")
     return factor

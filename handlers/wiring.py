@@ -18,6 +18,7 @@ from handlers.telemetry import PowertoolsTelemetry
 from spotrelay.aws.clients import Clients
 from spotrelay.aws.clock import SystemClock
 from spotrelay.aws.experience_store import DynamoExperience
+from spotrelay.aws.launch_line import DynamoLine
 from spotrelay.aws.machines import Ec2Machines
 from spotrelay.aws.object_store import S3ObjectStore
 from spotrelay.aws.publisher import BusPublisher
@@ -25,6 +26,7 @@ from spotrelay.aws.run_store import DynamoRunStore
 from spotrelay.aws.runs_queue import SqsRunsQueue
 from spotrelay.aws.switch import SsmSwitch
 from spotrelay.core.clockwork import Timings
+from spotrelay.core.line import Pace
 from spotrelay.core.site import Site
 
 
@@ -82,6 +84,7 @@ def control_plane(settings: Settings, telemetry: PowertoolsTelemetry) -> Control
         pause=time.sleep,
         runs_queue=SqsRunsQueue(Later(clients, "sqs"), settings.runs_queue) if settings.runs_queue else None,
         experience=DynamoExperience(dynamodb, settings.table),
+        line=DynamoLine(dynamodb, settings.table, Pace(settings.launch_rate)),
     )
 
 

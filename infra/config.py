@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from infra.host import ROOT, host_architecture, host_python
+from spotrelay.core.line import LAUNCHES_A_SECOND
 
 KEY = "spotrelay"  # of the context: one mapping, and `spotrelay:<key>` for a single value on the command line
 
@@ -115,6 +116,7 @@ class Config(_Image):
     protected: bool = True
     log_retention_days: Literal[1, 3, 5, 7, 14, 30, 60, 90, 180, 365] = 30
     concurrency: Annotated[int, Field(ge=2, le=1000)] = 50
+    launch_rate: Annotated[float, Field(gt=0, le=1000)] = LAUNCHES_A_SECOND  # a second and region, as AWS allows you
     tags: dict[str, str] = Field(default_factory=dict)
 
     @field_validator("python")

@@ -135,6 +135,7 @@ class HomeStack(Stack):
             settings.PLACES: self.places,
             settings.SWITCH: self.switch.name,
             settings.TIME_SCALE: "1",
+            settings.LAUNCH_RATE: str(self._config.launch_rate),
         }
 
     def _empower(self, role: aws_iam.Role) -> None:

@@ -130,16 +130,24 @@ class Table:
         """A condition on an item that stays as it is, as one action of a transaction."""
         return {"ConditionCheck": {"TableName": self.name, "Key": key(partition, sort)} | condition.arguments()}
 
-    def update(self, partition: str, sort: str, change: str, doing: str, condition: Condition) -> None:
+    def update(
+        self, partition: str, sort: str, change: str, doing: str, condition: Condition, told: str = "NONE"
+    ) -> Item:
         """Change some attributes of an item; the values are those of the condition.
+
+        Args:
+            told: which attributes come back, in DynamoDB's words for `ReturnValues`.
 
         Raises:
             ConditionFailed: the condition was not met; nothing was written.
         """
+        request = self.update_of(partition, sort, change, condition)["Update"]
         try:
-            self._client.update_item(**self.update_of(partition, sort, change, condition)["Update"])
+            answer = self._client.update_item(**request, ReturnValues=told)
         except FAILURES as error:
             raise self._failed(error, doing) from error
+        changed: Item = answer.get("Attributes", {})
+        return changed
 
     def delete_of(self, partition: str, sort: str, condition: Condition | None = None) -> dict[str, Any]:
         """Taking an item away, as one action of a transaction."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from spotrelay.core.notice import InstanceState, InterruptionNotice, RebalanceRecommendation, StateChange
 from spotrelay.core.ports import LaunchAnswer, Machine
@@ -28,9 +29,20 @@ class Priced:
 
 @dataclass(frozen=True)
 class LaunchUnclear:
-    """A launch was sent and its outcome is not known, or it was throttled: the same request goes again."""
+    """A launch was sent and its outcome is not known, or it could not stand in line: the same request goes again."""
 
     launch: int
+    why: str
+
+
+@dataclass(frozen=True)
+class LaunchPostponed:
+    """A launch was not sent, or EC2 refused it for its rate: it made nothing, and stands in line now."""
+
+    launch: int
+    sent: int  # times that its sending was begun before
+    until: datetime
+    in_turn: bool  # False: the line was too long to stand in; at `until` it is asked again
     why: str
 
 
@@ -113,6 +125,7 @@ Fact = (
     | LaunchAnswered
     | Priced
     | LaunchUnclear
+    | LaunchPostponed
     | LaunchAbandoned
     | MachineFound
     | Observed

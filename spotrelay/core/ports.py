@@ -15,6 +15,7 @@ from spotrelay.core.checkpoint import Checkpoint, CheckpointId, Commit, Verdict
 from spotrelay.core.experience import Experience
 from spotrelay.core.lease import Lease
 from spotrelay.core.lessons import Lesson
+from spotrelay.core.line import Turn
 from spotrelay.core.live import ExitReport, Heartbeat
 from spotrelay.core.notice import InstanceState
 from spotrelay.core.placement import Pool, Refusal, Rung
@@ -401,6 +402,26 @@ class Switch(Protocol):
 
     def launches_allowed(self) -> bool:
         """Whether anybody may launch at this moment."""
+        ...
+
+
+class LaunchLine(Protocol):
+    """Where launches wait that EC2 throttled, one line for each region. Losing a turn does no harm."""
+
+    def stands(self, region: str, now: datetime) -> bool:
+        """Whether launches are known to wait there; asks nobody, so it may not know of others' yet."""
+        ...
+
+    def join(self, region: str, now: datetime, spread: float) -> Turn:
+        """Take the next turn in this region.
+
+        Args:
+            spread: 0 to 1, another for each run: those for whom the line is too long come back one by one.
+
+        Raises:
+            Contention: others joined at the same moment; try again a little later.
+            OutcomeUnknown: a turn may be lost; nobody launches in it.
+        """
         ...
 
 

@@ -15,6 +15,7 @@ from spotrelay.core.facts import (
     Fact,
     LaunchAbandoned,
     LaunchAnswered,
+    LaunchPostponed,
     LaunchUnclear,
     MachineFound,
     Observed,
@@ -346,6 +347,17 @@ def _(fact: LaunchUnclear, run: Run, now: datetime, site: Site) -> Run:
     wait = site.timings.resend * min(2 ** max(run.intent.sent - 1, 0), 16) * _spread(run, run.intent.sent)
     run = replace(run, intent=replace(run.intent, due_at=now + wait))
     return note(run, "unclear", f"launch {fact.launch}: {fact.why}; the same request goes again", now)
+
+
+@_apply.register
+def _(fact: LaunchPostponed, run: Run, now: datetime, site: Site) -> Run:
+    intent = run.intent
+    if intent is None or intent.launch != fact.launch or intent.sent != fact.sent + 1:
+        return run
+    turn = fact.until if fact.in_turn else None
+    run = replace(run, intent=replace(intent, due_at=fact.until, turn_at=turn, sent=fact.sent))
+    wait = (fact.until - now).total_seconds()
+    return note(run, "postponed", f"launch {fact.launch} goes in {wait:.0f} s: {fact.why}", now)
 
 
 @_apply.register

@@ -186,6 +186,7 @@ class Intent:
     due_at: datetime | None = None  # when it may be sent again
     why: str = ""
     nodes: int = 1  # machines asked for; all of them or none
+    turn_at: datetime | None = None  # its place in the line of throttled launches, once it has one
 
 
 @dataclass(frozen=True)

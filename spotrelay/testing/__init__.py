@@ -3,6 +3,7 @@
 from spotrelay.testing.clock import ManualClock
 from spotrelay.testing.experience import MemoryExperience
 from spotrelay.testing.faults import Crash, Fault, Script, faulty
+from spotrelay.testing.line import Ends, MemoryLine
 from spotrelay.testing.machines import MemoryMachines, RequestRate
 from spotrelay.testing.objects import MemoryObjects
 from spotrelay.testing.signals import MemoryPublisher, MemorySwitch
@@ -10,9 +11,11 @@ from spotrelay.testing.store import MemoryStore
 
 __all__ = [
     "Crash",
+    "Ends",
     "Fault",
     "ManualClock",
     "MemoryExperience",
+    "MemoryLine",
     "MemoryMachines",
     "MemoryObjects",
     "MemoryPublisher",
