@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from handlers.collect import collect
 from handlers.control import ControlPlane
 from handlers.judging import judged, judged_all
+from handlers.paying import give_back, pay_for_launch, pay_for_machine
 from handlers.settings import LAUNCHES_POSTPONED, TERMINATE_FAILED
-from spotrelay.core.decisions import Collect, Decision, Fence, Observe, Recheck, Resolve, Send, Terminate, Verify
+from spotrelay.core.decisions import Collect, Decision, Fence, Observe, Pay, Recheck, Resolve, Send, Terminate, Verify
 from spotrelay.core.errors import Contention, OutcomeUnknown, SpotrelayError, Unavailable
 from spotrelay.core.facts import (
     Fact,
@@ -22,6 +23,7 @@ from spotrelay.core.facts import (
     LaunchPostponed,
     LaunchUnclear,
     MachineFound,
+    MoneyRefused,
     Observed,
     Priced,
     TerminateAsked,
@@ -31,7 +33,7 @@ from spotrelay.core.run import Intent, Run
 
 Prices = Mapping[Pool, float]  # dollars an hour
 
-TOUCH_THE_WORLD = (Fence, Verify, Recheck, Send, Resolve, Observe, Terminate, Collect)
+TOUCH_THE_WORLD = (Fence, Verify, Recheck, Pay, Send, Resolve, Observe, Terminate, Collect)
 CHANGE_WHAT_IS_READ_BESIDE = (Fence, Verify, Recheck, Collect)  # the lease and the verdicts are not part of the row
 
 
@@ -53,7 +55,9 @@ def act(decision: Decision, run: Run, plane: ControlPlane, prices: Prices) -> tu
         case Recheck(checkpoints=checkpoints):
             return tuple(judged_all(checkpoints, run, plane))
         case Send(intent=intent):
-            return (_send(intent, run, plane, prices),)
+            return _send(intent, run, plane, prices)
+        case Pay(generation=generation):
+            return pay_for_machine(generation, run, plane)
         case Resolve(intent=intent):
             return (_made(run, intent, plane) or LaunchAbandoned(intent.launch),)
         case Observe(instance_ids=instance_ids):
@@ -86,17 +90,25 @@ def _made(run: Run, intent: Intent, plane: ControlPlane) -> MachineFound | None:
     return MachineFound(gang[0], gang[1:]) if gang else None
 
 
-def _send(intent: Intent, run: Run, plane: ControlPlane, prices: Prices) -> Fact:
+def _send(intent: Intent, run: Run, plane: ControlPlane, prices: Prices) -> tuple[Fact, ...]:
+    """Send a launch in its turn, once its money is set aside."""
     now, region = plane.clock.now(), intent.pools[0].region
     if plane.line is not None and intent.turn_at is None and plane.line.stands(region, now):
-        return _stand_in_line(intent, run, plane, f"others wait for {region} too")
+        return (_stand_in_line(intent, run, plane, f"others wait for {region} too"),)
+    money = pay_for_launch(intent, run, plane)
+    if isinstance(money, MoneyRefused):  # nothing is sent, and what was sent before is looked for
+        return (money, _made(run, intent, plane) or LaunchAbandoned(intent.launch)) if intent.sent else (money,)
+    paid = () if money is None else (money,)
     try:
         answer = plane.machines.launch(intent.request, now, first=intent.sent == 0)
     except Contention as error:
-        return _stand_in_line(intent, run, plane, str(error))
+        give_back(intent, run, plane)
+        return (_stand_in_line(intent, run, plane, str(error)),)
     except (OutcomeUnknown, Unavailable) as error:
-        return LaunchUnclear(intent.launch, str(error))
-    return LaunchAnswered(intent.launch, answer, prices.get(answer.pool) if answer.pool else None)
+        return (*paid, LaunchUnclear(intent.launch, str(error)))
+    if answer.instance_id is None:
+        give_back(intent, run, plane)
+    return (*paid, LaunchAnswered(intent.launch, answer, prices.get(answer.pool) if answer.pool else None))
 
 
 def _stand_in_line(intent: Intent, run: Run, plane: ControlPlane, why: str) -> LaunchPostponed | LaunchUnclear:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Protocol
 
 from handlers.telemetry import Telemetry
+from spotrelay.core.budget import Books
 from spotrelay.core.ports import Clock, ExperienceStore, LaunchLine, Machines, ObjectStore, Publisher, RunStore, Switch
 from spotrelay.core.site import Site
 
@@ -41,3 +42,4 @@ class ControlPlane:
     collects: bool = True  # False: what is to be deleted waits for a function that has the right and the time
     experience: ExperienceStore | None = None  # None: the ladder goes by the spec's own order
     line: LaunchLine | None = None  # None: a throttled launch goes again after a while, knowing of no other
+    books: Books | None = None  # of the account's budget, where `site.budget` sets one

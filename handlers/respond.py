@@ -18,6 +18,7 @@ from handlers.act import CHANGE_WHAT_IS_READ_BESIDE, TOUCH_THE_WORLD, act, missi
 from handlers.control import ControlPlane
 from handlers.judging import condemned
 from handlers.learning import Learning
+from handlers.paying import Paying
 from handlers.settings import CHECKPOINTS_OVERDUE, DECISION, EVENT_TO_LAUNCH, LAUNCHES_STOPPED, LOST_RACES, POSTPONED
 from spotrelay.core.claim import claim
 from spotrelay.core.decide import decide
@@ -76,10 +77,11 @@ class Response:
         self._facts: list[Fact] = []  # grows with what the acts bring, so that a lost race loses none
         self._started = started
         self._allowed: bool | None = None  # what the kill switch said, once it was asked
-        self._prices: dict[Pool, float] = {}  # asked for when the run has a dollar ceiling
+        self._prices: dict[Pool, float] = {}  # asked for when the run or the account has a ceiling
         self._moves: list[dict[str, Any]] = []  # changes of status, saved and not yet published
         self._turn: datetime | None = None  # in the line of launches, given in this response
         self._learning = Learning(plane, run_id)
+        self._paying = Paying(plane, run_id)
 
     def to_the_end(self) -> None:
         """Decide and act until the run waits or rests."""
@@ -87,6 +89,7 @@ class Response:
             self._go_on()
         finally:
             self._publish()
+            self._paying.pass_on()
             self._learning.pass_on()
 
     def _go_on(self) -> None:
@@ -94,7 +97,7 @@ class Response:
         self._condemn()
         for fact in self._facts:
             self._record(fact)
-        if self._run.spec.limits.max_dollars is not None:
+        if self._capped:
             self._price()
         for _ in range(MOST_STEPS):
             decision = self._decide()
@@ -133,12 +136,17 @@ class Response:
         """What follows; a launch only with the switch's leave, asked when there is one to be made."""
         now = self._plane.clock.now()
         run = self._run if self._plane.collects else _collected_soon(self._run, now + self._plane.site.timings.settle)
-        capped = run.spec.limits.max_dollars is not None
+        capped = self._capped
         supposed = replace(self._plane.site, prices=dict.fromkeys(self._pools(), 0.0)) if capped else self._plane.site
         decision = decide(run, now, supposed)
         if not isinstance(decision, (Reserve, Send)):
             return decision
         return decide(run, now, self._real_site(capped))
+
+    @property
+    def _capped(self) -> bool:
+        """Whether anything is paid for from a bounded sum, so that prices have to be known."""
+        return self._run.spec.limits.max_dollars is not None or self._plane.site.budget is not None
 
     def _real_site(self, capped: bool) -> Site:
         if self._allowed is None:
@@ -272,6 +280,7 @@ class Response:
             self._saved = self._read_back(before, after)
         self._run = self._saved
         self._learning.note(before, self._saved)
+        self._paying.note(before, self._saved)
         if before.status is not after.status:
             self._moves.append(_move(before, after, why))
 

@@ -24,6 +24,8 @@ RUNS_QUEUE = "SPOTRELAY_RUNS_QUEUE"  # URL; where the sweep puts runs that are d
 LAUNCH_RATE = "SPOTRELAY_LAUNCH_RATE"  # launches a second that EC2 takes in one region once it throttles
 TIME_SCALE = "SPOTRELAY_TIME_SCALE"  # factor on every waiting time; 1 in production
 
+DAY_DOLLARS = "SPOTRELAY_DAY_DOLLARS"  # what all machines of the stack may cost in a day; "none": not counted
+
 REQUIRED = (TABLE, BUCKET, BUS, STACK, HOME_REGION, PLACES, SWITCH)
 
 METRICS_NAMESPACE = "Spotrelay"
@@ -46,6 +48,8 @@ DUE_RUNS = "RunsDue"
 ORPHANS_ADOPTED = "OrphansAdopted"
 ORPHANS_TERMINATED = "OrphansTerminated"  # alarmed: a machine that no run knew was running
 SWEEP_FAILURES = "SweepStepsFailed"  # alarmed
+MONEY_REFUSED = "MoneyRefused"  # alarmed: the account's budget of the day had no room for a machine
+SPEND_RATE = "SpendRateCents"  # cents an hour that machines cost, told by each sweep; alarmed where a bound is set
 LAUNCHES_STOPPED = "LaunchesStoppedBySwitch"
 LAUNCHES_POSTPONED = "LaunchesPostponed"  # beyond EC2's rate; they go in their turn
 
@@ -64,6 +68,7 @@ class Settings:
     runs_queue: str = ""  # empty: the sweep answers due runs itself
     time_scale: float = 1.0
     launch_rate: float = LAUNCHES_A_SECOND
+    day_dollars: float | None = None
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
@@ -87,6 +92,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         runs_queue=environment.get(RUNS_QUEUE, ""),
         time_scale=_factor(TIME_SCALE, environment.get(TIME_SCALE) or "1"),
         launch_rate=_factor(LAUNCH_RATE, environment.get(LAUNCH_RATE) or str(LAUNCHES_A_SECOND)),
+        day_dollars=_dollars(DAY_DOLLARS, environment.get(DAY_DOLLARS, "")),
     )
 
 
@@ -105,3 +111,15 @@ def _factor(name: str, text: str) -> float:
     if not 0 < factor <= 1000:
         raise InvalidInput(f"{name}: {text} is not above zero and at most 1000")
     return factor
+
+
+def _dollars(name: str, text: str) -> float | None:
+    if text in ("", "none"):
+        return None
+    try:
+        amount = float(text)
+    except ValueError as error:
+        raise InvalidInput(f"{name}: {text!r} is no amount of dollars") from error
+    if not 0 <= amount <= 1e9:
+        raise InvalidInput(f"{name}: {text} is no amount of dollars")
+    return amount

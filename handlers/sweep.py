@@ -16,8 +16,9 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from handlers.control import ControlPlane
 from handlers.respond import respond
-from handlers.settings import DUE_RUNS, ORPHANS_ADOPTED, ORPHANS_TERMINATED, SWEEP_FAILURES
+from handlers.settings import DUE_RUNS, ORPHANS_ADOPTED, ORPHANS_TERMINATED, SPEND_RATE, SWEEP_FAILURES
 from handlers.wiring import observed, wired
+from spotrelay.core.budget import MICRO, hourly
 from spotrelay.core.errors import SpotrelayError, UnknownRun
 from spotrelay.core.facts import MachineFound
 from spotrelay.core.ports import Machine
@@ -67,10 +68,20 @@ def sweep(plane: ControlPlane) -> dict[str, Any]:
         doubtful = guarded("owners of machines", partial(_doubtful, some, plane)) or []
         for machine in doubtful:
             guarded(f"machine {machine.instance_id}", partial(_compare, machine, plane))
+    guarded("books", lambda: _audit(plane))
     if failures:
         plane.telemetry.count(SWEEP_FAILURES, len(failures))
         raise SweepFailed(f"{len(failures)} steps of the sweep failed, the first: {failures[0]}")
     return {"due": len(due), "machines": len(machines)}
+
+
+def _audit(plane: ControlPlane) -> None:
+    """Tell what machines cost at this moment, and level the cells of the account's books."""
+    budget, now = plane.site.budget, plane.clock.now()
+    if budget is None or plane.books is None:
+        return
+    cells = plane.books.level(now.date(), budget.ceiling)
+    plane.telemetry.count(SPEND_RATE, round(hourly(cells, now) * 100 / MICRO))
 
 
 def _take_up(due: list[str], plane: ControlPlane, guarded: Callable[[str, Callable[[], Any]], Any]) -> None:

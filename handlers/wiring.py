@@ -15,6 +15,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from handlers.control import ControlPlane
 from handlers.settings import METRICS_NAMESPACE, Settings, read_settings
 from handlers.telemetry import PowertoolsTelemetry
+from spotrelay.aws.budget_cells import DynamoCells
 from spotrelay.aws.clients import Clients
 from spotrelay.aws.clock import SystemClock
 from spotrelay.aws.experience_store import DynamoExperience
@@ -25,6 +26,7 @@ from spotrelay.aws.publisher import BusPublisher
 from spotrelay.aws.run_store import DynamoRunStore
 from spotrelay.aws.runs_queue import SqsRunsQueue
 from spotrelay.aws.switch import SsmSwitch
+from spotrelay.core.budget import BLOCK, Books, Budget
 from spotrelay.core.clockwork import Timings
 from spotrelay.core.line import Pace
 from spotrelay.core.site import Site
@@ -79,13 +81,18 @@ def control_plane(settings: Settings, telemetry: PowertoolsTelemetry) -> Control
         publisher=BusPublisher(Later(clients, "events"), settings.bus),
         switch=SsmSwitch(Later(clients, "ssm"), settings.switch),
         clock=SystemClock(),
-        site=Site(settings.places.zones, Timings().scaled(settings.time_scale)),
+        site=Site(settings.places.zones, Timings().scaled(settings.time_scale), budget=_budget(settings)),
         telemetry=telemetry,
         pause=time.sleep,
         runs_queue=SqsRunsQueue(Later(clients, "sqs"), settings.runs_queue) if settings.runs_queue else None,
         experience=DynamoExperience(dynamodb, settings.table),
         line=DynamoLine(dynamodb, settings.table, Pace(settings.launch_rate)),
+        books=Books(DynamoCells(dynamodb, settings.table)),
     )
+
+
+def _budget(settings: Settings) -> Budget | None:
+    return None if settings.day_dollars is None else Budget(settings.day_dollars, BLOCK * settings.time_scale)
 
 
 def observed(wires: Wires, body: Callable[[], dict[str, Any]], event: Any, context: LambdaContext) -> dict[str, Any]:

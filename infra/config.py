@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from infra.host import ROOT, host_architecture, host_python
 from spotrelay.core.line import LAUNCHES_A_SECOND
 
+NO_CEILING = 1e9  # dollars a day: the money is counted, and nothing is ever refused
 KEY = "spotrelay"  # of the context: one mapping, and `spotrelay:<key>` for a single value on the command line
 
 DEFAULT_IMAGE = "/aws/service/deeplearning/ami/x86_64/oss-nvidia-driver-gpu-pytorch-2.10-ubuntu-24.04/latest/ami-id"
@@ -115,6 +116,8 @@ class Config(_Image):
     runbook: str = "docs/runbook.md"
     protected: bool = True
     log_retention_days: Literal[1, 3, 5, 7, 14, 30, 60, 90, 180, 365] = 30
+    budget_dollars_per_day: Annotated[float, Field(ge=0, le=1e6)] | None = None  # of all machines; empty: no ceiling
+    spend_dollars_per_hour: Annotated[float, Field(gt=0, le=1e6)] | None = None  # alarmed above; empty: never
     concurrency: Annotated[int, Field(ge=2, le=1000)] = 50
     launch_rate: Annotated[float, Field(gt=0, le=1000)] = LAUNCHES_A_SECOND  # a second and region, as AWS allows you
     tags: dict[str, str] = Field(default_factory=dict)
@@ -153,6 +156,13 @@ class Config(_Image):
     def places(self) -> dict[str, Place]:
         """Further regions in which machines can be launched."""
         return {name: region.place for name, region in self.regions.items() if region.place is not None}
+
+    @property
+    def day_dollars(self) -> str:
+        """What the functions are told of the day's ceiling; "none" when nobody wants the money counted."""
+        if self.budget_dollars_per_day is not None:
+            return repr(self.budget_dollars_per_day)
+        return "none" if self.spend_dollars_per_hour is None else repr(NO_CEILING)
 
     @property
     def lambda_architecture(self) -> str:

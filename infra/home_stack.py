@@ -136,6 +136,7 @@ class HomeStack(Stack):
             settings.SWITCH: self.switch.name,
             settings.TIME_SCALE: "1",
             settings.LAUNCH_RATE: str(self._config.launch_rate),
+            settings.DAY_DOLLARS: self._config.day_dollars,
         }
 
     def _empower(self, role: aws_iam.Role) -> None:
@@ -167,14 +168,29 @@ class HomeStack(Stack):
             ("Overdue", settings.CHECKPOINTS_OVERDUE, overdue, "checkpoints-overdue", 5, 1),
             ("Uncollected", settings.COLLECTIONS_POSTPONED, failing, "not-collected", 60, 4),
         ):
-            counted = aws_cloudwatch.Metric(
-                namespace=settings.METRICS_NAMESPACE,
-                metric_name=metric,
-                dimensions_map={settings.SERVICE_DIMENSION: self._config.stack},
-                statistic="Sum",
-                period=per(minutes),
-            )
+            counted = self._metric(metric, "Sum", minutes)
             self.alarms.raise_when(self, name, metric=counted, at_least=at_least, what=what, anchor=anchor)
+        self._watch_money()
+
+    def _watch_money(self) -> None:
+        day, hour = self._config.budget_dollars_per_day, self._config.spend_dollars_per_hour
+        if day is not None:
+            what = f"No money was left of the {day:g} dollars a day: machines are waited for, or end."
+            refused = self._metric(settings.MONEY_REFUSED, "Sum", 5)
+            self.alarms.raise_when(self, "Money", metric=refused, at_least=1, what=what, anchor="budget-used-up")
+        if hour is not None:
+            what = f"Machines cost {hour:g} dollars an hour or more."
+            rate = self._metric(settings.SPEND_RATE, "Maximum", 5)
+            self.alarms.raise_when(self, "Rate", metric=rate, at_least=hour * 100, what=what, anchor="spend-rate")
+
+    def _metric(self, name: str, statistic: str, minutes: int) -> aws_cloudwatch.Metric:
+        return aws_cloudwatch.Metric(
+            namespace=settings.METRICS_NAMESPACE,
+            metric_name=name,
+            dimensions_map={settings.SERVICE_DIMENSION: self._config.stack},
+            statistic=statistic,
+            period=per(minutes),
+        )
 
     def _put_out(self) -> None:
         for name, value in {
@@ -183,6 +199,7 @@ class HomeStack(Stack):
             "Bus": self.home.bus.event_bus_name,
             "Switch": self.switch.name,
             "Places": self.places,
+            "DayDollars": self._config.day_dollars,
             "RunsQueueUrl": self.runs.queue.queue_url,
             "InterruptionsQueueUrl": self.interruptions.queue.queue_url,
             "InstanceRoleArn": self.identity.role.role_arn,

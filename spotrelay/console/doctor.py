@@ -89,6 +89,7 @@ def checks(clients: Clients, name: str) -> Iterator[Check]:
         ("quota", _quota),
         ("bucket", _bucket),
         ("table", _table),
+        ("budget", _budget),
         ("switch", _switch),
         ("launch", _dry_run),
     )
@@ -202,6 +203,21 @@ def _table(clients: Clients, stack: Stack) -> str:
     if described["TableStatus"] not in ("ACTIVE", "UPDATING"):
         raise Sick(f"{stack.table} is {described['TableStatus']}", "wait for it, or restore it")
     return f"{stack.table}, {described['TableStatus'].lower()}"
+
+
+def _budget(clients: Clients, stack: Stack) -> str:
+    from spotrelay.aws.clock import SystemClock
+    from spotrelay.console.budget import books_of, ceiling_of
+    from spotrelay.core.budget import MICRO
+
+    ceiling = ceiling_of(stack)
+    if ceiling is None:
+        return "no ceiling for the account: only the limits of each run's spec"
+    spent = sum(cell.total for cell in books_of(clients, stack).cells(SystemClock().now().date())) / MICRO
+    if spent >= ceiling:
+        what = f"${spent:,.2f} of ${ceiling:,.2f} a day are used up: nothing is launched until midnight UTC"
+        raise Sick(what, "raise budget_dollars_per_day in cdk.json and deploy, or wait")
+    return f"${spent:,.2f} of today spent or set aside" + ("" if ceiling == float("inf") else f", of ${ceiling:,.2f}")
 
 
 def _switch(clients: Clients, stack: Stack) -> str:

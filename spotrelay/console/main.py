@@ -152,12 +152,33 @@ def cancel(
 
 
 @app.command()
+def budget(
+    day: Annotated[str | None, typer.Option("--day", metavar="YYYY-MM-DD", help="Another day, in UTC.")] = None,
+    stack: StackOption = wiring.DEFAULT_STACK,
+    region: RegionOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show what machines of all runs may cost in a day, what is set aside of it, and for which runs."""
+    from spotrelay.aws.clock import SystemClock
+    from spotrelay.console import budget as work
+
+    clients, found = wiring.find(wiring.Where(stack, region))
+    now = SystemClock().now()
+    on = work.day_of(day, now)
+    about = work.account(work.books_of(clients, found).cells(on), work.ceiling_of(found), on, now)
+    if json:
+        tell(as_json(about))
+    else:
+        work.show(about)
+
+
+@app.command()
 def doctor(
     stack: StackOption = wiring.DEFAULT_STACK,
     region: RegionOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Check credentials, stack, template, quota, subnets, bucket, table, switch, and a launch that launches nothing."""
+    """Check credentials, stack, template, quota, subnets, bucket, table, budget, switch, and a launch of nothing."""
     from spotrelay.console import doctor as work
 
     checks = work.examine(wiring.Where(stack, region))

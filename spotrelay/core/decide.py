@@ -33,6 +33,7 @@ from spotrelay.core.placement import FailureScope, Pool, next_rung, reopens_at
 from spotrelay.core.run import Attempt, AttemptState, Run, RunStatus, silence_of
 from spotrelay.core.site import Site
 from spotrelay.core.spec import NoCheckpoint, pools_of
+from spotrelay.core.spending import dearest, moments, no_money, pay, price_of, rate
 
 
 def decide(run: Run, now: datetime, site: Site) -> Decision:
@@ -50,6 +51,7 @@ def decide(run: Run, now: datetime, site: Site) -> Decision:
         _replace_noticed,
         _verify,
         _need_machine,
+        pay,
         _recheck,
         _observe,
         _collect,
@@ -225,7 +227,7 @@ def _reserve(run: Run, generation: int, cause: str, now: datetime, site: Site) -
         return Wait(run.retry_at, "a short pause after a failure")
     if not site.launches_allowed:
         return Wait(now + site.timings.watch, "launches are switched off")
-    return _climb(run, generation, cause, now, site)
+    return no_money(run, now) or _climb(run, generation, cause, now, site)
 
 
 def _spec_forbids(run: Run, generation: int) -> str:
@@ -270,7 +272,7 @@ def _climb(run: Run, generation: int, cause: str, now: datetime, site: Site) -> 
         return Conclude(RunStatus.FAILED, why)
     pools = _affordable(run, allowed, site)
     if not pools:
-        return Wait(now + site.timings.watch, "no price is known for any pool, and the run has a dollar ceiling")
+        return Wait(now + site.timings.watch, "no price is known for any pool, and there is a dollar ceiling")
     lasting = worth(site.experience, pools, now, scale) if site.experience else None
     rung = next_rung(pools, run.refusals, _lost_pools(run), now, scale, lasting)
     backoff = site.timings.backoff * 2.0 ** min(max(run.backoffs - 1, 0), 6)
@@ -278,14 +280,14 @@ def _climb(run: Run, generation: int, cause: str, now: datetime, site: Site) -> 
         until = max(reopens_at(pools, run.refusals, now, scale) or now, now + min(backoff, site.timings.backoff_most))
         return Wait(until, "every pool that the spec allows has refused lately")
     rung = replace(rung, nodes=run.spec.nodes, placement_group=run.spec.placement_group)
-    return Reserve(rung, generation, run.launches + 1, f"{cause}; next: {rung.why}")
+    known = dearest(rung.pools, run.spec.limits, site.prices)
+    return Reserve(rung, generation, run.launches + 1, f"{cause}; next: {rung.why}", known)
 
 
 def _affordable(run: Run, pools: tuple[Pool, ...], site: Site) -> tuple[Pool, ...]:
-    limits, known = run.spec.limits, site.prices or {}
-    if limits.max_dollars is None:
+    if run.spec.limits.max_dollars is None and site.budget is None:
         return pools
-    return tuple(p for p in pools if p in known or limits.on_demand_price(p) is not None)
+    return tuple(p for p in pools if price_of(p, run.spec.limits, site.prices) is not None)
 
 
 def _lost_pools(run: Run) -> tuple[tuple[Pool, datetime], ...]:
@@ -345,6 +347,7 @@ def _moments(run: Run, now: datetime, site: Site) -> Iterator[datetime]:
     if run.live:
         yield now + timings.watch
     yield run.created_at + timedelta(hours=run.spec.limits.max_hours)
+    yield from moments(run, now, site)
     yield from (t for t in (run.verify_at, run.retry_at, run.upkeep.due_at, _money_ends(run, now)) if t)
     if run.intent is not None and run.intent.due_at is not None:
         yield run.intent.due_at
@@ -359,10 +362,10 @@ def _moments(run: Run, now: datetime, site: Site) -> Iterator[datetime]:
 
 def _money_ends(run: Run, now: datetime) -> datetime | None:
     """When the machines that run now will have used up the run's dollars."""
-    rate = sum(_rate(run, a) * sum(m.live for m in a.machines) for a in run.live)
-    if run.spec.limits.max_dollars is None or rate <= 0:
+    hourly = sum(rate(run, a) * sum(m.live for m in a.machines) for a in run.live)
+    if run.spec.limits.max_dollars is None or hourly <= 0:
         return None
-    return now + timedelta(hours=max(run.spec.limits.max_dollars - spent(run, now), 0.0) / rate)
+    return now + timedelta(hours=max(run.spec.limits.max_dollars - spent(run, now), 0.0) / hourly)
 
 
 def _waiting_for(run: Run) -> str:
@@ -381,9 +384,4 @@ def _waiting_for(run: Run) -> str:
 
 def _cost(run: Run, attempt: Attempt, now: datetime) -> float:
     used = (((m.machine_gone_at or now) - (m.launched_at or now)).total_seconds() for m in attempt.machines)
-    return _rate(run, attempt) * sum(max(seconds, 0.0) for seconds in used) / 3600
-
-
-def _rate(run: Run, attempt: Attempt) -> float:
-    """Dollars an hour of one machine. One that nobody could learn is taken for the whole ceiling: never for nothing."""
-    return attempt.price if attempt.price is not None else run.spec.limits.max_dollars or 0.0
+    return rate(run, attempt) * sum(max(seconds, 0.0) for seconds in used) / 3600

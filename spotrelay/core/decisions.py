@@ -49,6 +49,15 @@ class Reserve:
     generation: int
     launch: int
     why: str
+    rate: float | None = None  # dollars an hour of the dearest pool, where that is known
+
+
+@dataclass(frozen=True)
+class Pay:
+    """Set the next piece of a machine's time aside in the account's books."""
+
+    generation: int
+    why: str
 
 
 @dataclass(frozen=True)
@@ -112,4 +121,6 @@ class Rest:
     why: str
 
 
-Decision = Fence | Verify | Recheck | Reserve | Send | Resolve | Observe | Terminate | Collect | Conclude | Wait | Rest
+Decision = (
+    Fence | Verify | Recheck | Reserve | Pay | Send | Resolve | Observe | Terminate | Collect | Conclude | Wait | Rest
+)

@@ -28,6 +28,22 @@ class Priced:
 
 
 @dataclass(frozen=True)
+class Paid:
+    """An attempt has its time set aside in the account's books."""
+
+    generation: int
+    until: datetime
+
+
+@dataclass(frozen=True)
+class MoneyRefused:
+    """The account's budget of the day has no room for an attempt's next piece of time."""
+
+    generation: int
+    why: str
+
+
+@dataclass(frozen=True)
 class LaunchUnclear:
     """A launch was sent and its outcome is not known, or it could not stand in line: the same request goes again."""
 
@@ -124,6 +140,8 @@ Fact = (
     | StateChange
     | LaunchAnswered
     | Priced
+    | Paid
+    | MoneyRefused
     | LaunchUnclear
     | LaunchPostponed
     | LaunchAbandoned

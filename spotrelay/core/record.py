@@ -18,7 +18,9 @@ from spotrelay.core.facts import (
     LaunchPostponed,
     LaunchUnclear,
     MachineFound,
+    MoneyRefused,
     Observed,
+    Paid,
     Priced,
     TerminateAsked,
     VerificationPostponed,
@@ -45,6 +47,7 @@ from spotrelay.core.run import (
     with_machine,
 )
 from spotrelay.core.site import Site
+from spotrelay.core.spending import asked_again_at
 
 REFUSALS_KEPT = 40
 _VANISHED = (InstanceState.TERMINATED, InstanceState.GONE, InstanceState.STOPPED)
@@ -322,7 +325,8 @@ def _(fact: LaunchAnswered, run: Run, now: datetime, site: Site) -> Run:
     run = replace(run, intent=None, refusals=(*run.refusals, *fact.answer.refusals)[-REFUSALS_KEPT:])
     if fact.answer.instance_id is None:
         return _all_refused(run, fact, now)
-    return _machine_given(run, intent, fact.answer, fact.price, now)
+    price = intent.rate if fact.price is None else fact.price
+    return _machine_given(run, intent, fact.answer, price, now)
 
 
 @_apply.register
@@ -331,6 +335,23 @@ def _(fact: Priced, run: Run, now: datetime, site: Site) -> Run:
     if attempt is None or attempt.price is not None:
         return run
     return with_attempt(run, replace(attempt, price=fact.price))
+
+
+@_apply.register
+def _(fact: Paid, run: Run, now: datetime, site: Site) -> Run:
+    attempt = run.attempt(fact.generation)
+    if attempt is None or (attempt.paid_until is not None and attempt.paid_until >= fact.until):
+        return run
+    return with_attempt(replace(run, broke_until=None), replace(attempt, paid_until=fact.until))
+
+
+@_apply.register
+def _(fact: MoneyRefused, run: Run, now: datetime, site: Site) -> Run:
+    first = run.broke_until is None
+    run = replace(run, broke_until=asked_again_at(run, now, site.timings.scale))
+    if run.intent is not None and run.intent.generation == fact.generation and run.intent.sent <= 1:
+        run = replace(run, intent=None)  # nobody has sent it
+    return note(run, "no-money", fact.why, now, fact.generation) if first else run
 
 
 @_apply.register

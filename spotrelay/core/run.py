@@ -150,6 +150,7 @@ class Attempt:
     # first beat of any, the earliest deadline, and the end of the last. Empty with one machine.
     members: tuple[Member, ...] = ()
     parted_at: datetime | None = None  # its ranks said that they have lost each other
+    paid_until: datetime | None = None  # its time is set aside in the account's books up to then
 
     @property
     def live(self) -> bool:
@@ -187,6 +188,7 @@ class Intent:
     why: str = ""
     nodes: int = 1  # machines asked for; all of them or none
     turn_at: datetime | None = None  # its place in the line of throttled launches, once it has one
+    rate: float | None = None  # dollars an hour of the dearest pool, where that was known
 
 
 @dataclass(frozen=True)
@@ -236,6 +238,7 @@ class Run:
     recheck_after: datetime | None = None  # verdicts older than this do not count for a resume
     verify_at: datetime | None = None  # S3 gave no answer: no verification before this
     noted_commit: str = ""  # id of the newest commit that the timeline shows
+    broke_until: datetime | None = None  # the account had no money left: it is not asked for before this
     ended_at: datetime | None = None
     due_at: datetime | None = None
     upkeep: Upkeep = field(default_factory=Upkeep)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from spotrelay.core.budget import Budget
 from spotrelay.core.clockwork import Timings
 from spotrelay.core.experience import Experience
 from spotrelay.core.placement import Pool
@@ -16,5 +17,6 @@ class Site:
     zones: tuple[tuple[str, str], ...] = ()  # (region, zone) of every subnet of the stack
     timings: Timings = field(default_factory=Timings)
     launches_allowed: bool = True  # the kill switch, asked when a launch is due
-    prices: dict[Pool, float] | None = None  # dollars an hour; asked when the run has a dollar ceiling
+    prices: dict[Pool, float] | None = None  # dollars an hour; asked when the run or the account has a ceiling
     experience: Experience | None = None  # of the account, asked when a launch is due; None: nothing is known
+    budget: Budget | None = None  # of the account; None: it has no ceiling

@@ -43,6 +43,13 @@ class NoCheckpoint(Enum):
     STOP = "stop"
 
 
+class AtCeiling(Enum):
+    """What to do when there is no money left."""
+
+    WAIT = "wait"  # for money of the account, which others give back or the next day brings; for cheaper machines
+    STOP = "stop"  # the run ends, with a checkpoint
+
+
 @dataclass(frozen=True)
 class Limits:
     """Where spending ends. Checked before every launch."""
@@ -52,6 +59,7 @@ class Limits:
     max_hours: float = 240.0  # wall time since submission
     max_dollars: float | None = None  # machine time at recorded prices; None: no ceiling
     on_demand_prices: dict[str, float] = field(default_factory=dict)  # dollars an hour by type: EC2 tells none
+    at_ceiling: AtCeiling = AtCeiling.WAIT
 
     def on_demand_price(self, pool: Pool) -> float | None:
         """Dollars an hour of an on-demand pool, as the spec says; None for Spot and where it says nothing."""

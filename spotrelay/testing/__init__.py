@@ -1,5 +1,6 @@
 """In-memory ports, fault wrappers, contract suites and strategies. For our tests and for yours."""
 
+from spotrelay.testing.budget import MemoryCells
 from spotrelay.testing.clock import ManualClock
 from spotrelay.testing.experience import MemoryExperience
 from spotrelay.testing.faults import Crash, Fault, Script, faulty
@@ -14,6 +15,7 @@ __all__ = [
     "Ends",
     "Fault",
     "ManualClock",
+    "MemoryCells",
     "MemoryExperience",
     "MemoryLine",
     "MemoryMachines",

@@ -87,7 +87,7 @@ def test_the_doctor_finds_a_healthy_stack_and_says_what_it_cannot_see(cloud: Loc
 
     found: dict[str, Any] = {check["name"]: check for check in map(json.loads, said.stdout.splitlines())}
     assert said.returncode == 0, said.stdout + said.stderr
-    wanted = ("credentials", "stack", "template", "subnets", "quota", "bucket", "table", "switch", "launch")
+    wanted = ("credentials", "stack", "template", "subnets", "quota", "bucket", "table", "budget", "switch", "launch")
     assert tuple(found) == wanted
     assert {name: check["state"] for name, check in found.items() if name != "quota"} == {
         name: "ok" for name in wanted if name != "quota"

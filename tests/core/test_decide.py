@@ -44,7 +44,7 @@ from spotrelay.core.placement import FailureScope, Pool, Refusal
 from spotrelay.core.ports import LaunchAnswer
 from spotrelay.core.record import absorb, record
 from spotrelay.core.retention import Upkeep
-from spotrelay.core.run import FINAL, RUN_MOVES, AttemptState, Run, RunStatus, settle
+from spotrelay.core.run import FINAL, RUN_MOVES, AttemptState, Run, RunStatus, settle, with_attempt
 from spotrelay.core.site import Site
 from spotrelay.core.spec import Limits, NoCheckpoint, Spec, pools_of
 
@@ -184,6 +184,7 @@ def test_a_configuration_error_at_the_handover_leaves_the_old_attempt_its_time()
 
 def test_a_machine_whose_price_nobody_could_learn_is_not_free() -> None:
     run = training(replace(SPEC, limits=Limits(max_dollars=2.0)), price=None)
+    run = with_attempt(run, replace(run.attempts[0], price=None))
 
     decision = decide(run, NOON + timedelta(hours=1), SITE)
 

@@ -57,6 +57,9 @@ def test_no_required_variable_may_be_left_out(name: str) -> None:
         (settings.TIME_SCALE, "0"),
         (settings.TIME_SCALE, "-1"),
         (settings.TIME_SCALE, "nan"),
+        (settings.DAY_DOLLARS, "much"),
+        (settings.DAY_DOLLARS, "-1"),
+        (settings.DAY_DOLLARS, "nan"),
     ],
 )
 def test_a_value_that_cannot_be_read_is_refused(name: str, value: str) -> None:

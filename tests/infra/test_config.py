@@ -56,6 +56,8 @@ def test_the_command_line_can_say_false() -> None:
         ({"home_region": "eu-west-1", "regions": {"eu-west-1": {}}}, "cannot be a further one"),
         ({"alarm_email": "a@b", "alarm_topic": "arn:aws:sns:x"}, "exclude each other"),
         ({"tags": {"spotrelay:run": "x"}}, "are taken"),
+        ({"budget_dollars_per_day": -1}, "spotrelay.budget_dollars_per_day"),
+        ({"spend_dollars_per_hour": "much"}, "spotrelay.spend_dollars_per_hour"),
         ({"secrets": {"ssm": ["*"]}}, "spotrelay.secrets.ssm.0"),
     ],
 )

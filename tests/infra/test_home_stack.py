@@ -405,6 +405,26 @@ def test_alarmed_metrics_are_those_that_the_handlers_count(home: Template) -> No
         assert alarm["Dimensions"] == [{"Name": settings.SERVICE_DIMENSION, "Value": "Spotrelay"}]
 
 
+def test_money_is_counted_and_alarmed_where_the_context_bounds_it(synthesise: Synthesise) -> None:
+    template = synthesise(budget_dollars_per_day=120.5, spend_dollars_per_hour=9)["Spotrelay"]
+    alarms = {a["MetricName"]: a for a in template.of("AWS::CloudWatch::Alarm").values()}
+    functions = [f for name, f in template.of("AWS::Lambda::Function").items() if "Worker" in name]
+
+    assert (alarms[settings.SPEND_RATE]["Threshold"], alarms[settings.SPEND_RATE]["Statistic"]) == (900, "Maximum")
+    assert alarms[settings.MONEY_REFUSED]["Threshold"] == 1
+    assert {f["Environment"]["Variables"][settings.DAY_DOLLARS] for f in functions} == {"120.5"}
+    assert all("runbook.md#" in alarms[n]["AlarmDescription"] for n in (settings.SPEND_RATE, settings.MONEY_REFUSED))
+
+
+@pytest.mark.parametrize(("config", "told"), [({}, "none"), ({"spend_dollars_per_hour": 9}, "1000000000.0")])
+def test_money_without_a_ceiling_is_counted_only_for_the_alarm(
+    synthesise: Synthesise, config: dict[str, Any], told: str
+) -> None:
+    template = synthesise(**config)["Spotrelay"]
+
+    assert template.outputs()["DayDollars"] == told
+
+
 def test_every_alarm_points_to_a_chapter_of_the_runbook_that_exists(home: Template) -> None:
     texts = [alarm["AlarmDescription"] for alarm in home.of("AWS::CloudWatch::Alarm").values()]
 

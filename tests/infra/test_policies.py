@@ -180,7 +180,7 @@ def test_two_functions_delete_versions_of_checkpoints_and_nothing_else(
         assert not role.may("s3:DeleteObjectVersion", f"{bucket}/{other}")
     for keys in (["RUN#a"], ["LIVE#a"], ["LIVE#a", "RUN#a"]):
         assert role.may("dynamodb:DeleteItem", table, {"dynamodb:LeadingKeys": keys}) is allowed
-    for context in ({}, {"dynamodb:LeadingKeys": ["INSTANCE#i-1"]}, {"dynamodb:LeadingKeys": ["EXPERIENCE"]}):
+    for context in ({}, {"dynamodb:LeadingKeys": ["INSTANCE#i-1"]}, {"dynamodb:LeadingKeys": ["BUDGET#2026-01-05#03"]}):
         assert not role.may("dynamodb:DeleteItem", table, context)
 
 
@@ -229,6 +229,7 @@ def test_functions_send_to_the_queue_of_runs_and_to_no_other(control: Role, home
         (["LIVE#a", "RUN#a"], True),
         (["INSTANCE#i-1"], False),
         (["LIVE#a", "INSTANCE#i-1"], False),
+        (["BUDGET#2026-01-05#03"], False),
         (None, False),
     ],
 )
@@ -243,7 +244,14 @@ def test_an_instance_reads_runs_and_what_lives_beside_them(
 @pytest.mark.parametrize("action", ["PutItem", "UpdateItem", "ConditionCheckItem"])
 @pytest.mark.parametrize(
     ("keys", "allowed"),
-    [(["LIVE#a"], True), (["RUN#a"], False), (["LIVE#a", "RUN#a"], False), (["XLIVE#a"], False), (None, False)],
+    [
+        (["LIVE#a"], True),
+        (["RUN#a"], False),
+        (["LIVE#a", "RUN#a"], False),
+        (["XLIVE#a"], False),
+        (["BUDGET#2026-01-05#03"], False),
+        (None, False),
+    ],
 )
 def test_an_instance_writes_only_what_lives_beside_runs(
     instance: Role, home: Template, action: str, keys: list[str] | None, allowed: bool

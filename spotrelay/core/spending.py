@@ -1,0 +1,147 @@
+"""What a run has to pay for, and when: rules over a run, for the account's budget and for its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import date, datetime, timedelta
+from zlib import crc32
+
+from spotrelay.core.budget import MICRO, SHORTEST, Budget, Hold, cost, midnight_after, paid_until
+from spotrelay.core.decisions import Conclude, Decision, Pay, Wait
+from spotrelay.core.placement import Pool
+from spotrelay.core.run import Attempt, Intent, Run, RunStatus
+from spotrelay.core.site import Site
+from spotrelay.core.spec import AtCeiling, Limits
+
+AHEAD = timedelta(minutes=20)  # before its paid time ends a machine's next piece is set aside, up to so long
+LOOK_AGAIN = timedelta(minutes=10)  # after the account had no money left: somebody's machine may have ended
+NO_MONEY = "the account's budget of the day is used up"
+
+
+def price_of(pool: Pool, limits: Limits, prices: Mapping[Pool, float] | None) -> float | None:
+    """Dollars an hour of a machine of this pool, as far as anybody told."""
+    told = limits.on_demand_price(pool)
+    return told if told is not None else (prices or {}).get(pool)
+
+
+def dearest(pools: Iterable[Pool], limits: Limits, prices: Mapping[Pool, float] | None) -> float | None:
+    """Dollars an hour of the dearest of these pools; None where one of them is not known."""
+    known = [price_of(pool, limits, prices) for pool in pools]
+    return None if None in known else max((price for price in known if price is not None), default=None)
+
+
+def hold_for_launch(run: Run, intent: Intent, budget: Budget, now: datetime) -> Hold | None:
+    """What has to be set aside before this launch is sent; None when nobody knows what it costs."""
+    if intent.rate is None:
+        return None
+    until = paid_until(now, budget.block)
+    start = min(intent.reserved_at, now)
+    day = now.date()
+    hourly = intent.rate * intent.nodes
+    amount = cost(hourly, start, until, day)
+    return Hold(run.run_id, intent.generation, day, amount, until, rate=int(hourly * MICRO))
+
+
+def hold_for_machine(run: Run, attempt: Attempt, budget: Budget, now: datetime) -> Hold:
+    """What has to be set aside for the next piece of a machine's time."""
+    start = max(attempt.paid_until or now, now)
+    until = paid_until(start, budget.block)
+    day = start.date()
+    hourly = rate(run, attempt) * len(attempt.machines)
+    amount = cost(hourly, attempt.reserved_at or start, until, day)
+    return Hold(run.run_id, attempt.generation, day, amount, until, True, int(hourly * MICRO))
+
+
+def closings(before: Run, after: Run) -> Iterator[tuple[int, date, int]]:
+    """Generation, day and amount of every hold that a saved change has closed: its machine is gone, or never came."""
+    for attempt in after.attempts:
+        old = before.attempt(attempt.generation)
+        if attempt.paid_until is None or not _closed(attempt, after) or (old is not None and _closed(old, before)):
+            continue
+        paid = attempt.paid_until - timedelta(microseconds=1)
+        end = attempt.machine_gone_at or paid
+        day, last = end.date(), max(paid, end).date()
+        while day <= last:
+            yield attempt.generation, day, _used(after, attempt, day)
+            day += timedelta(days=1)
+
+
+def confirmations(before: Run, after: Run) -> Iterator[Hold]:
+    """Holds whose machine a saved change has brought."""
+    for attempt in after.attempts:
+        old = before.attempt(attempt.generation)
+        if attempt.paid_until is None or attempt.instance_id is None or (old is not None and old.instance_id):
+            continue
+        day = (attempt.paid_until - timedelta(microseconds=1)).date()
+        start = attempt.reserved_at or attempt.paid_until
+        hourly = rate(after, attempt) * len(attempt.machines)
+        amount = cost(hourly, start, attempt.paid_until, day)
+        yield Hold(after.run_id, attempt.generation, day, amount, attempt.paid_until, True, int(hourly * MICRO))
+
+
+def pay(run: Run, now: datetime, site: Site) -> Decision | None:
+    """Whether the next piece of a machine's time has to be set aside now."""
+    if site.budget is None or run.outcome is not None:
+        return None
+    due = next((a for a in run.live if not a.over and now >= pay_at(run, a, site.budget, now)), None)
+    if due is None or (run.broke_until is not None and now < run.broke_until):
+        return None
+    return Pay(due.generation, "its machine's time is set aside piece by piece, and the next piece is due")
+
+
+def pay_at(run: Run, attempt: Attempt, budget: Budget, now: datetime) -> datetime:
+    """When the next piece is to be set aside: at another moment for each run, or midnight would be a stampede."""
+    if attempt.paid_until is None:
+        return now
+    ahead = min(AHEAD, budget.block / 2)
+    return attempt.paid_until - ahead * (0.5 + crc32(run.run_id.encode()) % 1000 / 2000)
+
+
+def no_money(run: Run, now: datetime) -> Decision | None:
+    """What follows before a launch from the account's budget having been refused to this run lately."""
+    if run.broke_until is None or now >= run.broke_until:
+        return None
+    if run.spec.limits.at_ceiling is AtCeiling.STOP and not run.live:
+        return Conclude(RunStatus.FAILED, f"{NO_MONEY}, and limits.at_ceiling says to stop")
+    return Wait(run.broke_until, NO_MONEY)
+
+
+def asked_again_at(run: Run, now: datetime, scale: float = 1.0) -> datetime:
+    """When a run that was refused money asks again: soon, or with the next day, not all of them together."""
+    spread = 0.5 + crc32(f"{run.run_id}.{run.version}".encode()) % 1000 / 1000
+    soon = now + LOOK_AGAIN * scale * spread
+    next_day = midnight_after(now)
+    return soon if soon < next_day else next_day + LOOK_AGAIN * scale * (spread - 0.5)
+
+
+def moments(run: Run, now: datetime, site: Site) -> Iterator[datetime]:
+    """Every time at which one of these rules may give another answer."""
+    if run.broke_until is not None:
+        yield run.broke_until
+    if site.budget is not None and run.outcome is None:
+        yield from (pay_at(run, a, site.budget, now) for a in run.live if not a.over and a.paid_until)
+
+
+def rate(run: Run, attempt: Attempt) -> float:
+    """Dollars an hour of one machine. A price that nobody could learn is the whole ceiling: never nothing."""
+    return attempt.price if attempt.price is not None else run.spec.limits.max_dollars or 0.0
+
+
+def dollars(amount: int) -> str:
+    """Millionths of a dollar, for a person."""
+    return f"${amount / MICRO:,.2f}"
+
+
+def _used(run: Run, attempt: Attempt, day: date) -> int:
+    """Millionths of a dollar that the machines of an attempt that is over came to within a day."""
+    times = ((m.launched_at, m.machine_gone_at) for m in attempt.machines)
+    spans = ((start, max(end, start + SHORTEST)) for start, end in times if start is not None and end is not None)
+    return sum(cost(rate(run, attempt), start, end, day) for start, end in spans)
+
+
+def _closed(attempt: Attempt, run: Run) -> bool:
+    """Whether nothing of this attempt costs money any more, or ever will."""
+    if attempt.instance_id is not None:
+        return attempt.machine_gone_at is not None
+    open_launch = run.intent is not None and run.intent.generation == attempt.generation
+    return attempt.over and not open_launch
