@@ -14,9 +14,22 @@ from handlers.control import ControlPlane
 from handlers.judging import judged, judged_all
 from handlers.paying import give_back, pay_for_launch, pay_for_machine
 from handlers.settings import LAUNCHES_POSTPONED, TERMINATE_FAILED
-from spotrelay.core.decisions import Collect, Decision, Fence, Observe, Pay, Recheck, Resolve, Send, Terminate, Verify
+from spotrelay.core.decisions import (
+    Collect,
+    Decision,
+    Drain,
+    Fence,
+    Observe,
+    Pay,
+    Recheck,
+    Resolve,
+    Send,
+    Terminate,
+    Verify,
+)
 from spotrelay.core.errors import Contention, OutcomeUnknown, SpotrelayError, Unavailable
 from spotrelay.core.facts import (
+    DrainAsked,
     Fact,
     LaunchAbandoned,
     LaunchAnswered,
@@ -28,12 +41,13 @@ from spotrelay.core.facts import (
     Priced,
     TerminateAsked,
 )
+from spotrelay.core.live import ASK_DRAIN
 from spotrelay.core.placement import Pool
 from spotrelay.core.run import Intent, Run
 
 Prices = Mapping[Pool, float]  # dollars an hour
 
-TOUCH_THE_WORLD = (Fence, Verify, Recheck, Pay, Send, Resolve, Observe, Terminate, Collect)
+TOUCH_THE_WORLD = (Fence, Verify, Recheck, Pay, Send, Resolve, Observe, Terminate, Drain, Collect)
 CHANGE_WHAT_IS_READ_BESIDE = (Fence, Verify, Recheck, Collect)  # the lease and the verdicts are not part of the row
 
 
@@ -66,6 +80,9 @@ def act(decision: Decision, run: Run, plane: ControlPlane, prices: Prices) -> tu
             for instance_id in decision.instance_ids:
                 _terminate(instance_id, run, plane)
             return tuple(map(TerminateAsked, decision.instance_ids))
+        case Drain(generation=generation):
+            plane.store.ask(run.run_id, generation, ASK_DRAIN)
+            return (DrainAsked(generation),)
         case Collect():
             return collect(run, plane)
         case _:

@@ -26,6 +26,8 @@ class Pulse:
         self._beat = Heartbeat(identity.run_id, identity.generation, 0, Phase.WAITING)
         self._sources: dict[str, Callable[[], str]] = {}
         self._errands: list[Callable[[], None]] = []
+        self._listeners: list[Callable[[str], None]] = []
+        self._asked = ""  # the newest word of the control plane
         self._wake = threading.Event()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -55,6 +57,11 @@ class Pulse:
         with self._lock:
             self._errands.append(errand)
 
+    def listen(self, heed: Callable[[str], None]) -> None:
+        """Hand each new word that the control plane has for this attempt to this; it raises nothing."""
+        with self._lock:
+            self._listeners.append(heed)
+
     def beat_now(self) -> None:
         """Write one beat, here and now; a failure is no reason to stop."""
         with self._lock:
@@ -62,14 +69,23 @@ class Pulse:
             self._beat = replace(self._beat, counter=self._beat.counter + 1, trouble=trouble[:500])
             beat = self._beat
         try:
-            self._store.beat(beat)
+            asked = self._store.beat(beat)
             self._failing = False
         except SpotrelayError as error:
             if not self._failing:
                 say(f"the heartbeat cannot be written, training goes on: {error}")
             self._failing = True
+        else:
+            self._heed(asked)
         for errand in list(self._errands):
             errand()
+
+    def _heed(self, asked: str) -> None:
+        if asked == self._asked:
+            return
+        self._asked = asked
+        for heed in list(self._listeners):
+            heed(asked)
 
     def stop(self) -> None:
         """Beat once more and end the thread."""

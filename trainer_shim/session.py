@@ -10,7 +10,7 @@ from spotrelay.core.cadence import LastSave
 from spotrelay.core.checkpoint import SaveReason
 from spotrelay.core.errors import Fenced, InvalidInput, SpotrelayError
 from spotrelay.core.lease import Lease
-from spotrelay.core.live import EXIT_DRAINED, EXIT_FENCED, Phase
+from spotrelay.core.live import ASK_DRAIN, EXIT_DRAINED, EXIT_FENCED, Phase
 from trainer_shim.agreement import Agreement, Moment, Word
 from trainer_shim.checking import Check
 from trainer_shim.checkpointer import Checkpointer, Data
@@ -115,6 +115,7 @@ class Session:
 
     def _enter(self) -> None:
         self._watcher.start()
+        self._pulse.listen(self._heed_word)
         gate = Gate(self._ports, self.identity, self._pulse, self._watcher)
         self._pulse.watch_trouble("start", lambda: gate.trouble)
         try:
@@ -200,6 +201,11 @@ class Session:
         """
         if self.restored is not None:
             fit(self.restored, self._framework, self._team)
+
+    def _heed_word(self, asked: str) -> None:
+        """What the control plane has asked, in the answer to a heartbeat."""
+        if asked == ASK_DRAIN:
+            self._watcher.end(self.identity.timings.drain, "the run is to be paused")
 
     # between two steps
 

@@ -34,6 +34,7 @@ ROW = "ROW"
 LEASE = "LEASE"
 RETIRED = "retired_at"  # attribute of a commit's item, where a commit that builds on it can require its absence
 PROMOTED = "promoted"  # attribute of a commit's item; its absence is the older writer's no
+ASKED = "asked"  # attribute of a heartbeat's item, written by the control plane
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
 ENTRIES_AT_MOST = 60  # items of one save; a transaction holds 100
@@ -98,6 +99,11 @@ def verdict_key(checkpoint: CheckpointId) -> str:
 def commit_key(checkpoint: CheckpointId) -> str:
     """Sort key of a committed checkpoint."""
     return f"COMMIT#{checkpoint.generation:06d}#{checkpoint.save:06d}"
+
+
+def beat_key(generation: int, node: int = 0) -> str:
+    """Sort key of the heartbeat of an attempt's machine."""
+    return f"BEAT#{generation:06d}{_node(node)}"
 
 
 def key(partition: str, sort: str) -> Item:
@@ -224,7 +230,7 @@ def verdict_item(run_id: str, verdict: Verdict) -> Item:
 
 def heartbeat_item(heartbeat: Heartbeat) -> Item:
     """The newest sign of life of an attempt's machine."""
-    place = f"BEAT#{heartbeat.generation:06d}{_node(heartbeat.node)}"
+    place = beat_key(heartbeat.generation, heartbeat.node)
     return _body(live_key(heartbeat.run_id), place, encode_value(heartbeat))
 
 
@@ -257,6 +263,11 @@ def read_verdict(item: Item) -> Verdict:
 def read_heartbeat(item: Item) -> Heartbeat:
     """The heartbeat in its item."""
     return _value(Heartbeat, item)
+
+
+def read_word(item: Item) -> str:
+    """What was asked of the attempt whose heartbeat this is."""
+    return str(item[ASKED]["S"]) if ASKED in item else ""
 
 
 def read_report(item: Item) -> ExitReport:

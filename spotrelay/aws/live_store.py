@@ -84,10 +84,11 @@ class DynamoLiveStore:
         """The newest checkpoints with what is known about them, newest first."""
         return load_checkpoints(self._table, run_id, limit)
 
-    def beat(self, heartbeat: Heartbeat) -> None:
-        """Write the newest sign of life."""
+    def beat(self, heartbeat: Heartbeat) -> str:
+        """Write the newest sign of life; what was asked of the attempt comes back with the same request."""
         item = layout.heartbeat_item(heartbeat)
-        self._table.put(item, f"writing the heartbeat of run {heartbeat.run_id}, attempt {heartbeat.generation}")
+        doing = f"writing the heartbeat of run {heartbeat.run_id}, attempt {heartbeat.generation}"
+        return layout.read_word(self._table.merge(item, doing))
 
     def report(self, report: ExitReport) -> None:
         """Write how the program ended; the first report of an attempt stays."""

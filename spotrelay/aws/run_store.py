@@ -71,6 +71,16 @@ class DynamoRunStore:
         """Shut every generation below `floor` out of the lease, for good."""
         return change_lease(self._table, run_id, lambda lease: rules.fence(lease, floor))
 
+    def ask(self, run_id: str, generation: int, word: str) -> None:
+        """Leave a word for an attempt that has sent a heartbeat: beside the heartbeat, which never overwrites it."""
+        beats = Condition("attribute_exists(#pk)", {":word": {"S": word}})
+        where = layout.live_key(run_id), layout.beat_key(generation)
+        doing = f"asking attempt {generation} of run {run_id} to {word}"
+        try:
+            self._table.update(*where, f"SET #{layout.ASKED} = :word", doing, beats)
+        except ConditionFailed:
+            return  # it never sent a heartbeat
+
     def record_verdict(self, run_id: str, verdict: Verdict) -> None:
         """Write what a verification found; a condemned checkpoint stays condemned."""
         unless_condemned = Condition("attribute_not_exists(#pk) OR #ok = :true", {":true": {"BOOL": True}})

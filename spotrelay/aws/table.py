@@ -121,6 +121,23 @@ class Table:
         except FAILURES as error:
             raise self._failed(error, doing) from error
 
+    def merge(self, item: Item, doing: str) -> Item:
+        """Write these attributes of an item and leave its others; the whole item as it is now."""
+        fields = {name: value for name, value in item.items() if name not in ("pk", "sk")}
+        try:
+            answer = self._client.update_item(
+                TableName=self.name,
+                Key={name: item[name] for name in ("pk", "sk")},
+                UpdateExpression="SET " + ", ".join(f"#{name} = :{name}" for name in fields),
+                ExpressionAttributeNames={f"#{name}": name for name in fields},
+                ExpressionAttributeValues={f":{name}": value for name, value in fields.items()},
+                ReturnValues="ALL_NEW",
+            )
+        except FAILURES as error:
+            raise self._failed(error, doing) from error
+        whole: Item = answer.get("Attributes", {})
+        return whole
+
     def put_of(self, item: Item, condition: Condition | None = None) -> dict[str, Any]:
         """A put, as one action of a transaction."""
         conditional = condition.arguments() if condition else {}

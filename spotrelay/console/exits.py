@@ -20,13 +20,17 @@ FAILED = 1  # the run failed or was cancelled, or a check of `doctor` or `demo` 
 USAGE = 2  # an option, the spec or the code directory is wrong; nothing was sent
 UNKNOWN_RUN = 3
 NO_STACK = 4  # no credentials, no stack, no table
-REFUSED = 5  # the run has ended already, or its id is taken
+REFUSED = 5  # the run has ended already, does not stand where the command needs it, or its id is taken
 UNAVAILABLE = 6  # AWS did not answer; nothing is known to be wrong, try again
 INTERRUPTED = 130  # Ctrl-C
 
 
 class AlreadyEnded(SpotrelayError):
     """The run has a final status, which nothing changes any more. Tell the person."""
+
+
+class Refused(SpotrelayError):
+    """What was wished of the run is not possible where it stands. Nothing was changed: tell the person."""
 
 
 class NotReady(SpotrelayError):
@@ -36,6 +40,7 @@ class NotReady(SpotrelayError):
 _CODES: tuple[tuple[type[SpotrelayError], int], ...] = (
     (AlreadyEnded, REFUSED),
     (AlreadyExists, REFUSED),
+    (Refused, REFUSED),
     (NotReady, NO_STACK),
     (Missing, NO_STACK),
     (UnknownRun, UNKNOWN_RUN),

@@ -11,6 +11,7 @@ import typer
 from spotrelay.console import exits, wiring
 from spotrelay.console.output import as_json, aside, entry_line, tell
 from spotrelay.core.errors import SpotrelayError
+from spotrelay.core.run import RunStatus
 
 EPILOG = (
     "Exit codes: 0 done · 1 the run or a check failed · 2 wrong option, spec or code directory · 3 unknown run · "
@@ -170,6 +171,67 @@ def budget(
         tell(as_json(about))
     else:
         work.show(about)
+
+
+@app.command()
+def pause(
+    run_id: RunArgument,
+    reason: Annotated[str, typer.Option("--reason", help="Why; it stands in the timeline.")] = "paused by its user",
+    stack: StackOption = wiring.DEFAULT_STACK,
+    region: RegionOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Let a run save, end its machine, and rest without cost until it is resumed. Exit code 5 if it is over."""
+    from spotrelay.console import wishes as work
+
+    run, news = work.pause(wiring.connect(wiring.Where(stack, region)), run_id, reason)
+    if json:
+        tell(as_json({"run_id": run_id, "status": run.status.value, "news": news}))
+        return
+    if run.status is RunStatus.PAUSED:
+        tell(f"run {run_id} is paused: it has no machine. Go on with: spotrelay resume {run_id}")
+    else:
+        tell(f"run {run_id} saves and ends its machine, then it rests. Watch it: spotrelay events {run_id} --follow")
+
+
+@app.command()
+def resume(
+    run_id: RunArgument,
+    stack: StackOption = wiring.DEFAULT_STACK,
+    region: RegionOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Let a paused run go on from its newest verified checkpoint. Exit code 5 if it is over."""
+    from spotrelay.console import wishes as work
+
+    run, news = work.resume(wiring.connect(wiring.Where(stack, region)), run_id)
+    if json:
+        tell(as_json({"run_id": run_id, "status": run.status.value, "news": news}))
+    elif news:
+        tell(f"run {run_id} goes on. Watch it: spotrelay events {run_id} --follow")
+    else:
+        tell(f"run {run_id} is not paused: it is {run.status.value}")
+
+
+@app.command()
+def retry(
+    run_id: RunArgument,
+    reason: Annotated[str, typer.Option("--reason", help="Why; it stands in the timeline.")] = "retried by its user",
+    stack: StackOption = wiring.DEFAULT_STACK,
+    region: RegionOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Open a run again that failed or was cancelled: failures, launches and hours count from zero, dollars go on.
+
+    It resumes from its newest verified checkpoint. Exit code 5 if it has succeeded or is not over.
+    """
+    from spotrelay.console import wishes as work
+
+    run, news = work.retry(wiring.connect(wiring.Where(stack, region)), run_id, reason)
+    if json:
+        tell(as_json({"run_id": run_id, "status": run.status.value, "news": news}))
+        return
+    tell(f"run {run_id} is open again. Watch it: spotrelay events {run_id} --follow")
 
 
 @app.command()

@@ -30,7 +30,7 @@ def summary(run: Run, now: datetime) -> dict[str, Any]:
         "created_at": run.created_at,
         "ended_at": run.ended_at,
         "age_s": round((now - run.created_at).total_seconds(), 1),
-        "why": run.outcome_why or None,
+        "why": run.outcome_why or run.pause_why or None,
     }
 
 
@@ -104,7 +104,7 @@ def show(about: dict[str, Any], run: Run, now: datetime) -> None:
     """One run for a person."""
     of = f" of {about['total']}" if about["total"] else ""
     loss = f", loss {about['loss']:.4f}" if about["loss"] is not None else ""
-    tell(f"run {run.run_id}: {run.status.value}" + (f" ({run.outcome_why})" if run.outcome_why else ""))
+    tell(f"run {run.run_id}: {run.status.value}" + (f" ({why})" if (why := run.outcome_why or run.pause_why) else ""))
     tell(f"step {about['step']}{of}{loss}; submitted {ago(run.created_at, now)}; goodput {about['goodput']:.1%}")
     if about["trouble"]:
         tell(f"trouble: {about['trouble']}")

@@ -24,6 +24,8 @@ class Timings:
     beat: timedelta = timedelta(seconds=10)  # between heartbeats
     poll: timedelta = timedelta(seconds=5)  # between looks at the metadata service
     grace: timedelta = timedelta(hours=2)  # from the moment that nobody may use an object to its deletion
+    drain: timedelta = timedelta(minutes=15)  # for a drain that nobody hurries: of a pause
+    rest: timedelta = timedelta(days=1)  # a paused run is looked at this often
     settle: timedelta = timedelta(seconds=30)  # after a write of ours, until a sweep may redo it
 
     @property

@@ -16,6 +16,7 @@ from spotrelay.core.decisions import (
     Collect,
     Conclude,
     Decision,
+    Drain,
     Fence,
     Observe,
     Recheck,
@@ -29,6 +30,7 @@ from spotrelay.core.decisions import (
 )
 from spotrelay.core.experience import worth
 from spotrelay.core.gang import is_packing, left_behind, parting_moments
+from spotrelay.core.lifecycle import hours_end, machines_so_far, why_let_go
 from spotrelay.core.placement import FailureScope, Pool, next_rung, reopens_at
 from spotrelay.core.run import Attempt, AttemptState, Run, RunStatus, silence_of
 from spotrelay.core.site import Site
@@ -48,6 +50,7 @@ def decide(run: Run, now: datetime, site: Site) -> Decision:
         _limits,
         _end_machines,
         _pending_launch,
+        _drain,
         _replace_noticed,
         _verify,
         _need_machine,
@@ -88,10 +91,10 @@ def _limits(run: Run, now: datetime, site: Site) -> Decision | None:
     limits = run.spec.limits
     if run.outcome is not None:
         return None
-    if now >= run.created_at + timedelta(hours=limits.max_hours):
-        return Conclude(
-            RunStatus.FAILED, f"limits.max_hours reached: {limits.max_hours:g} hours since it was submitted"
-        )
+    end = hours_end(run)
+    if end is not None and now >= end:
+        since = "submitted" if run.opened_after == 0 else "retried"
+        return Conclude(RunStatus.FAILED, f"limits.max_hours reached: {limits.max_hours:g} hours since it was {since}")
     if limits.max_dollars is not None and spent(run, now) >= limits.max_dollars:
         return Conclude(
             RunStatus.FAILED, f"limits.max_dollars reached: {spent(run, now):.2f} of {limits.max_dollars:.2f}"
@@ -116,9 +119,12 @@ def _end_machines(run: Run, now: datetime, site: Site) -> Decision | None:
 def _reason_to_end(run: Run, attempt: Attempt, node: int, now: datetime, site: Site) -> str:
     """Why this machine should be ended now; empty when it should not."""
     timings, machine = site.timings, attempt.machines[node]
-    if machine.deadline is not None and now < machine.deadline + timings.after_deadline:
+    if let_go := why_let_go(run, attempt, now):
+        return let_go
+    deadline = None if attempt.let_go and not attempt.members else machine.deadline
+    if deadline is not None and now < deadline + timings.after_deadline:
         return ""  # EC2 takes it by itself; ending it would forfeit the refund of a first hour
-    if machine.deadline is not None:
+    if deadline is not None:
         return "EC2 gave notice and did not take it"
     if machine.ending_at is not None and now < machine.ending_at + timings.settle * 4:
         return ""  # it is on its way out already
@@ -151,16 +157,26 @@ def _pending_launch(run: Run, now: datetime, site: Site) -> Decision | None:
         return None
     if run.outcome is not None:
         return Resolve(intent, f"the run {run.outcome.value} while launch {intent.launch} was open")
+    if run.paused:
+        return Resolve(intent, f"the run was paused while launch {intent.launch} was open")
     if not site.launches_allowed:
         off = "launches are switched off"
         return Resolve(intent, off) if intent.sent else Wait(now + site.timings.watch, off)
     return Send(intent, intent.why if intent.sent == 0 else f"launch {intent.launch} again: its outcome is not known")
 
 
+def _drain(run: Run, now: datetime, site: Site) -> Decision | None:
+    """Whoever trains in a run that is to rest saves first."""
+    current = run.current
+    if not run.paused or run.outcome is not None or current is None or current.state is not AttemptState.RUNNING:
+        return None
+    return Drain(current.generation, f"the run is to be paused: {run.pause_why}")
+
+
 def _replace_noticed(run: Run, now: datetime, site: Site) -> Decision | None:
     """A notice costs seconds: the next machine is asked for first, everything else follows."""
     current = run.current
-    if run.outcome is not None or current is None or current.state is not AttemptState.DRAINING:
+    if run.outcome is not None or run.paused or current is None or current.state is not AttemptState.DRAINING:
         return None
     return _reserve(run, current.generation + 1, "its machine is being taken back", now, site)
 
@@ -194,7 +210,7 @@ def _newest_first(checkpoints: tuple[Checkpoint, ...]) -> tuple[Checkpoint, ...]
 
 def _need_machine(run: Run, now: datetime, site: Site) -> Decision | None:
     current = run.current
-    if run.outcome is not None or run.intent is not None:
+    if run.outcome is not None or run.intent is not None or run.paused:
         return None
     if current is None:
         return _reserve(run, 1, "submitted", now, site)
@@ -233,9 +249,9 @@ def _reserve(run: Run, generation: int, cause: str, now: datetime, site: Site) -
 def _spec_forbids(run: Run, generation: int) -> str:
     """Which line of the spec, if any, rules out another launch."""
     spec, limits = run.spec, run.spec.limits
-    if not spec.failover and generation > 1:
+    if not spec.failover and generation > run.excused + 1:
         return "the machine was lost and failover is off for this run"
-    machines = sum(len(a.machines) for a in run.attempts)  # a request that EC2 refused cost nothing
+    machines = machines_so_far(run)
     if machines + spec.nodes > limits.max_launches:
         return f"limits.max_launches reached: {machines} machines"
     if run.failures >= limits.max_failures:
@@ -291,7 +307,7 @@ def _affordable(run: Run, pools: tuple[Pool, ...], site: Site) -> tuple[Pool, ..
 
 
 def _lost_pools(run: Run) -> tuple[tuple[Pool, datetime], ...]:
-    moments = ((a.pool, a.noticed_at or (None if a.crashed else a.ended_at)) for a in run.attempts)
+    moments = ((a.pool, a.noticed_at or (None if a.crashed else a.ended_at)) for a in run.attempts if not a.let_go)
     return tuple((pool, at) for pool, at in moments if pool is not None and at is not None)
 
 
@@ -338,7 +354,8 @@ def _last_look(run: Run) -> Decision:
 
 def _next_look(run: Run, now: datetime, site: Site) -> datetime:
     later = [moment for moment in _moments(run, now, site) if moment > now]
-    return min(later, default=now + site.timings.watch)
+    at_most = site.timings.rest if run.status is RunStatus.PAUSED else site.timings.watch
+    return min([*later, now + at_most] if run.paused else later, default=now + at_most)
 
 
 def _moments(run: Run, now: datetime, site: Site) -> Iterator[datetime]:
@@ -346,9 +363,8 @@ def _moments(run: Run, now: datetime, site: Site) -> Iterator[datetime]:
     timings = site.timings
     if run.live:
         yield now + timings.watch
-    yield run.created_at + timedelta(hours=run.spec.limits.max_hours)
     yield from moments(run, now, site)
-    yield from (t for t in (run.verify_at, run.retry_at, run.upkeep.due_at, _money_ends(run, now)) if t)
+    yield from (t for t in (hours_end(run), run.verify_at, run.retry_at, run.upkeep.due_at, _money_ends(run, now)) if t)
     if run.intent is not None and run.intent.due_at is not None:
         yield run.intent.due_at
     for attempt in run.live:
@@ -372,6 +388,8 @@ def _waiting_for(run: Run) -> str:
     current = run.current
     if run.outcome is not None:
         return "its machines are ending"
+    if run.paused:
+        return "it is paused" if run.status is RunStatus.PAUSED else "it is to be paused; its machines save and end"
     if current is None or current.state is AttemptState.RESERVED:
         return "a launch is open"
     return {

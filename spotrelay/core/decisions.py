@@ -99,6 +99,14 @@ class Terminate:
 
 
 @dataclass(frozen=True)
+class Drain:
+    """Ask an attempt to save, to give the lease back and to end."""
+
+    generation: int
+    why: str
+
+
+@dataclass(frozen=True)
 class Conclude:
     """The run is over with this outcome."""
 
@@ -122,5 +130,18 @@ class Rest:
 
 
 Decision = (
-    Fence | Verify | Recheck | Reserve | Pay | Send | Resolve | Observe | Terminate | Collect | Conclude | Wait | Rest
+    Fence
+    | Verify
+    | Recheck
+    | Reserve
+    | Pay
+    | Send
+    | Resolve
+    | Observe
+    | Terminate
+    | Drain
+    | Collect
+    | Conclude
+    | Wait
+    | Rest
 )

@@ -128,6 +128,32 @@ class CollectionPostponed:
 
 
 @dataclass(frozen=True)
+class DrainAsked:
+    """We asked an attempt to save, to give the lease back and to end."""
+
+    generation: int
+
+
+@dataclass(frozen=True)
+class PauseRequested:
+    """A person wants the run to rest."""
+
+    why: str
+
+
+@dataclass(frozen=True)
+class ResumeRequested:
+    """A person wants a paused run to go on."""
+
+
+@dataclass(frozen=True)
+class RetryRequested:
+    """A person wants a run that has ended to open again."""
+
+    why: str
+
+
+@dataclass(frozen=True)
 class CancelRequested:
     """A person wants the run to end."""
 
@@ -153,4 +179,8 @@ Fact = (
     | Collected
     | CollectionPostponed
     | CancelRequested
+    | DrainAsked
+    | PauseRequested
+    | ResumeRequested
+    | RetryRequested
 )

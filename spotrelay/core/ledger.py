@@ -26,7 +26,7 @@ class Recovery:
 class Ledger:
     """A run's time, each second in one place."""
 
-    wall: timedelta  # from submission to the end, or to now
+    wall: timedelta  # from submission to the end, or to now, pauses left out
     badput: dict[str, timedelta]  # waiting, booting, restoring, repeating, idle
     recoveries: tuple[Recovery, ...]
 
@@ -54,10 +54,12 @@ def ledger_of(run: Run, now: datetime) -> Ledger:
             badput[cause] += max(stop - max(start, free_from), NOTHING)
             free_from = max(free_from, stop)
         free_from = max(free_from, _stopped(attempt, end))
-    badput["idle"] += max(end - free_from, NOTHING)
+    resting = now - run.paused_at if run.paused_at is not None else NOTHING
+    badput["idle"] += max(end - free_from - resting, NOTHING)
     for recovery in recoveries:
         badput["repeating"] += _repeating(run, recovery, end)
-    return Ledger(end - run.created_at, badput, recoveries)
+    wall = end - run.created_at - run.paused_for - resting
+    return Ledger(max(wall, NOTHING), badput, recoveries)
 
 
 def _phases(attempt: Attempt, end: datetime) -> Iterable[tuple[str, datetime, datetime]]:

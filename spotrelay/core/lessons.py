@@ -72,5 +72,7 @@ def _over_at(attempt: Attempt) -> datetime | None:
 
 
 def _was_taken(attempt: Attempt, run: Run) -> bool:
+    if attempt.let_go:
+        return False
     ours = attempt.crashed or attempt.terminate_asked_at is not None or run.outcome is not None
     return attempt.noticed_at is not None or not ours

@@ -57,4 +57,7 @@ EXIT_DRAINED = 75  # the program drained before an interruption; the machine idl
 EXIT_FENCED = 76  # the attempt has been replaced; the machine may go
 EXIT_PARTED = 77  # the ranks on a gang's machines have lost each other; the cause is elsewhere
 
+ASK_DRAIN = "drain"  # words that an attempt finds in the answer to its heartbeat: save, give the lease back, end
+ASK_STACKS = "stacks"  # write the stacks of all threads into the log
+
 LEFT = "left"  # file in the agent's state folder: generation and status of a program that a launcher hides

@@ -69,6 +69,13 @@ class RunStore(Protocol):
         """Shut every generation below `floor` out of the lease, for good. Repeating it is harmless."""
         ...
 
+    def ask(self, run_id: str, generation: int, word: str) -> None:
+        """Leave a word for an attempt, which finds it in the answer to its next heartbeat and to every later one.
+
+        A newer word takes the place of the one before. An attempt that never sent a heartbeat is asked nothing.
+        """
+        ...
+
     def record_verdict(self, run_id: str, verdict: Verdict) -> None:
         """Write what a verification found. A condemned checkpoint never becomes verified again."""
         ...
@@ -176,8 +183,11 @@ class LiveStore(Protocol):
         """The newest checkpoints with what is known about them, newest first, read consistently."""
         ...
 
-    def beat(self, heartbeat: Heartbeat) -> None:
-        """Write the newest sign of life. Never touches what a claim or a commit depends on."""
+    def beat(self, heartbeat: Heartbeat) -> str:
+        """Write the newest sign of life. Never touches what a claim or a commit depends on.
+
+        Returns what the control plane has asked of this attempt (`spotrelay.core.live`), or an empty text.
+        """
         ...
 
     def report(self, report: ExitReport) -> None:

@@ -8,10 +8,12 @@ from functools import singledispatch
 from zlib import crc32
 
 from spotrelay.core.checkpoint import CheckpointId
+from spotrelay.core.decide import spent
 from spotrelay.core.facts import (
     CancelRequested,
     Collected,
     CollectionPostponed,
+    DrainAsked,
     Fact,
     LaunchAbandoned,
     LaunchAnswered,
@@ -21,17 +23,22 @@ from spotrelay.core.facts import (
     MoneyRefused,
     Observed,
     Paid,
+    PauseRequested,
     Priced,
+    ResumeRequested,
+    RetryRequested,
     TerminateAsked,
     VerificationPostponed,
     Verified,
 )
 from spotrelay.core.gang import absorb_beats, is_moot, is_unexplained, noticed_too, parted, parts
+from spotrelay.core.lifecycle import awake, drain_asked, pause, resume, retry
 from spotrelay.core.live import EXIT_DONE, EXIT_DRAINED, EXIT_FENCED, ExitReport, Heartbeat, Phase
 from spotrelay.core.notice import InstanceState, InterruptionNotice, RebalanceRecommendation, StateChange
 from spotrelay.core.placement import FailureScope, Refusal
 from spotrelay.core.ports import LaunchAnswer
 from spotrelay.core.run import (
+    PAUSE,
     Attempt,
     AttemptState,
     Intent,
@@ -59,7 +66,7 @@ def record(run: Run, fact: Fact, now: datetime, site: Site) -> Run:
     Raises:
         IllegalTransition: a defect of ours; nothing may be written.
     """
-    if run.status.final and not isinstance(fact, (Collected, CollectionPostponed)):
+    if run.status.final and not isinstance(fact, (Collected, CollectionPostponed, RetryRequested)):
         return run
     return settle(run, _apply(fact, run, now, site))
 
@@ -200,8 +207,9 @@ def _from_now_on(run: Run, now: datetime) -> datetime:
 
 def _drained(run: Run, attempt: Attempt, now: datetime) -> Run:
     if attempt.state is not AttemptState.DRAINING:
+        by = PAUSE if run.paused else "program"
         run = note(run, "notice", f"attempt {attempt.generation} drained of its own accord", now, attempt.generation)
-        attempt = replace(attempt, state=AttemptState.DRAINING, noticed_at=now, noticed_by="program", deadline=now)
+        attempt = replace(attempt, state=AttemptState.DRAINING, noticed_at=now, noticed_by=by, deadline=now)
         run = replace(run, recheck_after=_from_now_on(run, now))
     return with_attempt(run, replace(attempt, drained_at=attempt.drained_at or now))
 
@@ -398,6 +406,8 @@ def _(fact: TerminateAsked, run: Run, now: datetime, site: Site) -> Run:
     attempt = run.attempt_on(fact.instance_id)
     if attempt is None:
         return run
+    if run.paused and attempt.state is AttemptState.BOOTING:
+        attempt = replace(attempt, noticed_at=now, noticed_by=PAUSE)
     asked = with_machine(attempt, replace(machine_on(attempt, fact.instance_id), terminate_asked_at=now))
     return with_attempt(run, asked if attempt.over else replace(asked, terminate_asked_at=now))
 
@@ -421,7 +431,12 @@ def _(fact: VerificationPostponed, run: Run, now: datetime, site: Site) -> Run:
 
 @_apply.register
 def _(fact: Collected, run: Run, now: datetime, site: Site) -> Run:
-    run = replace(run, upkeep=fact.upkeep)
+    upkeep = fact.upkeep
+    if upkeep.due_at is None and not run.status.final:  # it was opened again while its bucket was tidied for good
+        upkeep = replace(upkeep, due_at=now + site.timings.grace / 2)
+    if upkeep.due_at is not None and run.status is RunStatus.PAUSED and not fact.deleted:
+        upkeep = replace(upkeep, due_at=now + site.timings.rest)  # nobody writes meanwhile
+    run = replace(run, upkeep=upkeep)
     if not fact.deleted and not fact.forgotten:
         return run
     about = f", the last of checkpoints {', '.join(fact.forgotten)}" if fact.forgotten else ""
@@ -440,6 +455,27 @@ def _(fact: CancelRequested, run: Run, now: datetime, site: Site) -> Run:
     return _concluded(replace(run, cancel_why=fact.why), RunStatus.CANCELLED, f"cancelled: {fact.why}", now)
 
 
+@_apply.register
+def _(fact: DrainAsked, run: Run, now: datetime, site: Site) -> Run:
+    attempt = run.attempt(fact.generation)
+    return run if attempt is None else drain_asked(run, attempt, _from_now_on(run, now), site)
+
+
+@_apply.register
+def _(fact: PauseRequested, run: Run, now: datetime, site: Site) -> Run:
+    return pause(run, fact.why, now)
+
+
+@_apply.register
+def _(fact: ResumeRequested, run: Run, now: datetime, site: Site) -> Run:
+    return resume(run, now)
+
+
+@_apply.register
+def _(fact: RetryRequested, run: Run, now: datetime, site: Site) -> Run:
+    return retry(run, fact.why, spent(run, now), _from_now_on(run, now))
+
+
 # Consequences
 
 
@@ -451,7 +487,7 @@ def conclude(run: Run, outcome: RunStatus, why: str, now: datetime) -> Run:
 def _concluded(run: Run, outcome: RunStatus, why: str, now: datetime) -> Run:
     if run.outcome is not None:
         return run
-    run = replace(run, outcome=outcome, outcome_why=why, ended_at=now, silence=None)
+    run = replace(awake(run, now), outcome=outcome, outcome_why=why, ended_at=now, silence=None)
     return note(run, outcome.value, why, now)
 
 

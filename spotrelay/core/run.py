@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
 
@@ -33,6 +33,8 @@ class RunStatus(Enum):
     LAUNCHING = "launching"  # a launch is under way, no machine is alive
     STARTING = "starting"  # the machine boots
     RUNNING = "running"  # the newest attempt holds the lease
+    PAUSING = "pausing"  # a person wants it to rest: its machines save and are ended
+    PAUSED = "paused"  # it rests without a machine until a person resumes it
     HANDOVER = "handover"  # an older attempt still lives while the next one is prepared
     STOPPING = "stopping"  # the outcome is known, machines are being ended
     SUCCEEDED = "succeeded"
@@ -44,6 +46,8 @@ class RunStatus(Enum):
         return self in FINAL
 
 
+PAUSE = "pause"  # who told an attempt to drain, where it was no notice
+
 FINAL = frozenset({RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED})
 
 ATTEMPT_MOVES: dict[tuple[AttemptState, AttemptState], str] = {
@@ -52,7 +56,7 @@ ATTEMPT_MOVES: dict[tuple[AttemptState, AttemptState], str] = {
     (AttemptState.BOOTING, AttemptState.RUNNING): "took the lease",
     (AttemptState.BOOTING, AttemptState.DRAINING): "notice",
     (AttemptState.BOOTING, AttemptState.ENDED): "lost before it took the lease",
-    (AttemptState.RUNNING, AttemptState.DRAINING): "notice",
+    (AttemptState.RUNNING, AttemptState.DRAINING): "notice, or asked to",
     (AttemptState.RUNNING, AttemptState.ENDED): "lost, exited or fenced",
     (AttemptState.DRAINING, AttemptState.ENDED): "EC2 took the machine, or we ended it",
 }
@@ -92,6 +96,24 @@ RUN_MOVES: dict[tuple[RunStatus, RunStatus], str] = {
     (_S.STOPPING, _S.SUCCEEDED): "machines gone",
     (_S.STOPPING, _S.FAILED): "machines gone",
     (_S.STOPPING, _S.CANCELLED): "machines gone",
+    (_S.WAITING, _S.PAUSED): "a person pauses it",
+    (_S.WAITING, _S.PAUSING): "a person pauses it, a machine is being ended",
+    (_S.LAUNCHING, _S.PAUSING): "a person pauses it, a launch is open",
+    (_S.STARTING, _S.PAUSING): "a person pauses it",
+    (_S.RUNNING, _S.PAUSING): "a person pauses it",
+    (_S.HANDOVER, _S.PAUSING): "a person pauses it",
+    (_S.PAUSING, _S.PAUSED): "machines gone",
+    (_S.PAUSING, _S.STOPPING): "outcome known",
+    (_S.PAUSING, _S.WAITING): "resumed, its machine is being ended",
+    (_S.PAUSING, _S.LAUNCHING): "resumed, its launch is still open",
+    (_S.PAUSING, _S.STARTING): "resumed, its machine still boots",
+    (_S.PAUSING, _S.RUNNING): "resumed, its attempt was not asked to drain yet",
+    (_S.PAUSING, _S.HANDOVER): "resumed, its attempt drains",
+    (_S.PAUSED, _S.WAITING): "a person resumes it",
+    (_S.PAUSED, _S.CANCELLED): "cancelled without any machine",
+    (_S.PAUSED, _S.FAILED): "its dollars are used up",
+    (_S.FAILED, _S.WAITING): "a person retries it",
+    (_S.CANCELLED, _S.WAITING): "a person retries it",
 }
 
 
@@ -173,6 +195,11 @@ class Attempt:
     def over(self) -> bool:
         return self.state is AttemptState.ENDED
 
+    @property
+    def let_go(self) -> bool:
+        """Whether it ends because a person paused the run: no loss, and no failure."""
+        return self.noticed_by == PAUSE
+
 
 @dataclass(frozen=True)
 class Intent:
@@ -242,6 +269,12 @@ class Run:
     ended_at: datetime | None = None
     due_at: datetime | None = None
     upkeep: Upkeep = field(default_factory=Upkeep)
+    paused_at: datetime | None = None  # a person wants it to rest, since then
+    pause_why: str = ""
+    paused_for: timedelta = timedelta(0)  # in pauses that are over, and between an end and a retry
+    hours_from: datetime | None = None  # limits.max_hours counts from here; None: from the submission
+    opened_after: int = 0  # highest generation at the newest retry: limits.max_launches counts those above
+    excused: int = 0  # highest generation whose end was a person's wish: `failover: false` allows one more
     schema: int = 1
     # read together with the row, never written with it
     lease: Lease | None = field(default=None, compare=False)
@@ -249,6 +282,11 @@ class Run:
     reports: tuple[ExitReport, ...] = field(default=(), compare=False)
     checkpoints: tuple[Checkpoint, ...] = field(default=(), compare=False)  # newest first, bounded
     news: tuple[Entry, ...] = field(default=(), compare=False)  # timeline lines to write with the row
+
+    @property
+    def paused(self) -> bool:
+        """Whether a person wants it to rest."""
+        return self.paused_at is not None
 
     @property
     def current(self) -> Attempt | None:
@@ -280,6 +318,8 @@ def status_of(run: Run) -> RunStatus:
     """The status that the attempts, the intent and the outcome add up to."""
     if run.outcome is not None:
         return RunStatus.STOPPING if run.live or run.intent else run.outcome
+    if run.paused:
+        return RunStatus.PAUSING if run.live or run.intent else RunStatus.PAUSED
     current = run.current
     state = current.state if current else None
     if state is AttemptState.RUNNING:
@@ -305,7 +345,7 @@ def settle(before: Run, after: Run) -> Run:
     Raises:
         IllegalTransition: a move that no table allows; nothing may be written.
     """
-    if before.status.final:
+    if before.status.final and not _reopened(before, after):
         if replace(after, due_at=before.due_at, upkeep=before.upkeep) != before:
             raise IllegalTransition(f"run {before.run_id} is {before.status.value}: it does not change any more")
         return after
@@ -315,6 +355,11 @@ def settle(before: Run, after: Run) -> Run:
     if status is not before.status and (before.status, status) not in RUN_MOVES:
         raise IllegalTransition(f"run {before.run_id} cannot go from {before.status.value} to {status.value}")
     return after if status is after.status else replace(after, status=status)
+
+
+def _reopened(before: Run, after: Run) -> bool:
+    """Whether a person has opened a run again that had ended."""
+    return after.outcome is None and (before.status, status_of(after)) in RUN_MOVES
 
 
 def _check_move(before: Run, attempt: Attempt) -> None:

@@ -45,6 +45,7 @@ class MemoryStore:
         self._promoted: defaultdict[str, set[CheckpointId]] = defaultdict(set)
         self._retired: defaultdict[str, dict[CheckpointId, datetime]] = defaultdict(dict)
         self._beats: defaultdict[str, dict[Place, Heartbeat]] = defaultdict(dict)
+        self._words: dict[tuple[str, int], str] = {}  # asked of attempts
         self._reports: defaultdict[str, dict[Place, ExitReport]] = defaultdict(dict)
         self._machines: dict[str, str] = {}
 
@@ -86,6 +87,13 @@ class MemoryStore:
     def fence(self, run_id: str, floor: int) -> Lease:
         """Shut every generation below `floor` out of the lease, for good."""
         return self._change(run_id, lambda lease: rules.fence(lease, floor))
+
+    def ask(self, run_id: str, generation: int, word: str) -> None:
+        """Leave a word for an attempt that has sent a heartbeat."""
+        with self._lock:
+            self._version(run_id)
+            if (generation, 0) in self._beats[run_id]:
+                self._words[run_id, generation] = word
 
     def record_verdict(self, run_id: str, verdict: Verdict) -> None:
         """Write what a verification found; a condemned checkpoint stays condemned."""
@@ -212,10 +220,11 @@ class MemoryStore:
         with self._lock:
             return tuple(self._known(commit) for commit in _newest(self._commits[run_id], limit))
 
-    def beat(self, heartbeat: Heartbeat) -> None:
-        """Write the newest sign of life."""
+    def beat(self, heartbeat: Heartbeat) -> str:
+        """Write the newest sign of life; what was asked of the attempt."""
         with self._lock:
             self._beats[heartbeat.run_id][heartbeat.generation, heartbeat.node] = _wired(heartbeat)
+            return "" if heartbeat.node else self._words.get((heartbeat.run_id, heartbeat.generation), "")
 
     def report(self, report: ExitReport) -> None:
         """Write how the program ended; the first report of an attempt stays."""

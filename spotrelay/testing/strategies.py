@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from spotrelay.core.checkpoint import Commit, Health, SaveReason, Verdict
 from spotrelay.core.facts import (
     CancelRequested,
+    DrainAsked,
     Fact,
     LaunchAbandoned,
     LaunchAnswered,
@@ -16,6 +17,9 @@ from spotrelay.core.facts import (
     LaunchUnclear,
     MachineFound,
     Observed,
+    PauseRequested,
+    ResumeRequested,
+    RetryRequested,
     TerminateAsked,
     VerificationPostponed,
     Verified,
@@ -197,6 +201,10 @@ def facts(run_id: str, at: st.SearchStrategy[datetime] = times) -> st.SearchStra
         st.builds(Verified, st.integers(1, 4), st.integers(1, 6), st.booleans(), st.just("as drawn")),
         st.builds(VerificationPostponed, st.just("S3 did not answer")),
         st.builds(CancelRequested, st.just("by hand")),
+        st.builds(DrainAsked, st.integers(1, 4)),
+        st.builds(PauseRequested, st.just("by hand")),
+        st.just(ResumeRequested()),
+        st.builds(RetryRequested, st.just("by hand")),
     )
 
 

@@ -296,3 +296,82 @@ def test_an_upload_that_an_outside_hand_has_changed_is_refused(plane: Plane, tmp
 
     with pytest.raises(Exception, match="outside hand"):
         submitting.send(submission, plane.services)
+
+
+def test_a_run_is_paused_and_resumed_on_its_row_and_the_hint_brings_no_fact(
+    plane: Plane, spotrelay: Call, spec: Path
+) -> None:
+    submitted(plane, spotrelay, spec)
+
+    paused = spotrelay("pause", "r1", "--reason", "the weekend")
+    again = spotrelay("pause", "r1", "--json")
+    status = spotrelay("status", "r1")
+    resumed = spotrelay("resume", "r1")
+
+    assert (paused.code, resumed.code) == (0, 0)
+    assert "resume r1" in paused.out
+    assert json.loads(again.out) == {"run_id": "r1", "status": "paused", "news": False}
+    assert "r1: paused (the weekend)" in status.out
+    assert plane.store.load("r1").status is RunStatus.WAITING
+    assert plane.publisher.of("Run Due") == [{"run_id": "r1"}, {"run_id": "r1"}], "a late one must not pause again"
+
+
+def test_a_failed_run_is_retried(plane: Plane, spotrelay: Call, spec: Path) -> None:
+    submitted(plane, spotrelay, spec)
+    finished(plane, "r1", RunStatus.FAILED, "the program failed three times")
+
+    said = spotrelay("retry", "r1", "--json")
+
+    assert json.loads(said.out) == {"run_id": "r1", "status": "waiting", "news": True}
+    assert plane.store.due(plane.clock.now()) == ["r1"]
+
+
+@pytest.mark.parametrize(
+    ("command", "outcome", "named"),
+    [
+        ("retry", RunStatus.SUCCEEDED, "nothing left to do"),
+        ("retry", None, "is not over"),
+        ("pause", RunStatus.FAILED, "nothing to pause"),
+        ("resume", RunStatus.FAILED, "spotrelay retry"),
+    ],
+)
+def test_what_a_run_does_not_allow_is_refused_and_nothing_is_changed(
+    plane: Plane, spotrelay: Call, spec: Path, command: str, outcome: RunStatus | None, named: str
+) -> None:
+    submitted(plane, spotrelay, spec)
+    if outcome is not None:
+        finished(plane, "r1", outcome, "as it is")
+    before = plane.store.load("r1")
+
+    said = spotrelay(command, "r1")
+
+    assert said.code == 5
+    assert named in said.err
+    assert plane.store.load("r1") == before
+
+
+def test_a_retry_whose_reply_is_lost_is_read_back(
+    plane: Plane, spotrelay: Call, spec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitted(plane, spotrelay, spec)
+    finished(plane, "r1", RunStatus.FAILED, "the program failed three times")
+    save = MemoryStore.save
+
+    def losing(self: MemoryStore, before: Run, after: Run) -> Run:
+        save(self, before, after)
+        raise OutcomeUnknown("the reply was lost")
+
+    monkeypatch.setattr(MemoryStore, "save", losing)
+
+    said = spotrelay("retry", "r1")
+
+    assert said.code == 0, said.err
+    assert [e.kind for e in plane.store.timeline("r1")].count("retry") == 1
+
+
+def test_a_run_that_may_not_fail_over_is_submitted_so(plane: Plane, spotrelay: Call, spec: Path) -> None:
+    spotrelay("submit", spec, "--run-id", "once", "--no-failover")
+    spotrelay("submit", spec, "--run-id", "often")
+
+    assert plane.store.load("once").spec.failover is False
+    assert plane.store.load("often").spec.failover is True

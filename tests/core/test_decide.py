@@ -513,6 +513,8 @@ def test_an_illegal_move_of_an_attempt_is_refused() -> None:
         settle(run, back)
 
 
-def test_no_move_leads_out_of_a_final_status_and_each_status_can_be_left_or_is_final() -> None:
-    assert not [move for move in RUN_MOVES if move[0] in FINAL]
+def test_only_a_retry_leads_out_of_a_final_status_and_each_status_can_be_left_or_is_final() -> None:
+    out = {move: cause for move, cause in RUN_MOVES.items() if move[0] in FINAL}
+    assert set(out.values()) == {"a person retries it"}
+    assert (RunStatus.SUCCEEDED, RunStatus.WAITING) not in out
     assert {move[0] for move in RUN_MOVES} | FINAL == set(RunStatus)

@@ -16,7 +16,9 @@ from hypothesis import Phase as Stage
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from spotrelay.core.run import AttemptState
+from spotrelay.core.facts import Fact, PauseRequested, ResumeRequested, RetryRequested
+from spotrelay.core.live import ASK_DRAIN
+from spotrelay.core.run import Attempt, AttemptState, RunStatus
 from spotrelay.testing import Fault
 from tests.histories.trainer import Trainer
 from tests.histories.world import History
@@ -108,6 +110,12 @@ class Histories(RuleBasedStateMachine):
         if send:
             self.history.commit(trainer)
 
+    @precondition(lambda self: any(t.holds and t.asked == ASK_DRAIN for t in self.history.awake()))
+    @rule(data=st.data())
+    def an_asked_trainer_drains(self, data: st.DataObject) -> None:
+        asked = [t for t in self.history.awake() if t.holds and t.asked == ASK_DRAIN]
+        self.history.drain(data.draw(st.sampled_from(asked)))
+
     @precondition(lambda self: any(t.holds for t in self.history.awake() if t.instance_id in self.history.noticed))
     @rule(data=st.data())
     def a_noticed_trainer_drains(self, data: st.DataObject) -> None:
@@ -137,6 +145,16 @@ class Histories(RuleBasedStateMachine):
     def somebody_cancels(self, really: bool) -> None:
         if really:
             self.history.cancel()
+
+    @rule(fact=st.sampled_from([PauseRequested("dear"), PauseRequested("dear"), ResumeRequested()]))
+    def somebody_pauses_or_resumes(self, fact: Fact) -> None:
+        self.history.wish(fact)
+
+    @precondition(lambda self: self.history.run.status.final)
+    @rule()
+    def somebody_retries(self) -> None:
+        self.history.wish(RetryRequested("mended"))
+        self.history.retries += 1
 
     # the promises
 
@@ -168,11 +186,18 @@ class Histories(RuleBasedStateMachine):
             attempt = run.attempt_on(instance_id)
             healthy = instance_id not in self.history.noticed | self.history.lost | self.history.forsaken
             if attempt is not None and healthy and run.outcome is None:
-                assert attempt.crashed or attempt.beating_at is None or attempt.over, "a healthy machine was ended"
+                excused = attempt.crashed or attempt.beating_at is None or attempt.over
+                assert excused or self.was_let_go(attempt), "a healthy machine was ended"
 
     @invariant()
     def promise_7_bounded_spend(self) -> None:
-        assert len(self.history.world.machines.machines) <= self.history.max_launches
+        assert len(self.history.world.machines.machines) <= self.history.max_launches * (1 + self.history.retries)
+        if self.history.run.status is RunStatus.PAUSED:
+            assert not self.history.run.live and self.history.run.intent is None, "it rests, and pays"
+
+    def was_let_go(self, attempt: Attempt) -> bool:
+        """Whether a person's pause explains the end of a machine: it drained, or had its time to, or only booted."""
+        return attempt.let_go or attempt.running_at is None
 
     def check_resume(self, trainer: Trainer) -> None:
         """promises 3 and 4, at the moment of a resume"""
@@ -204,13 +229,16 @@ class Histories(RuleBasedStateMachine):
                 trainer.enter()
                 self.check_resume(trainer)
                 trainer.train()
+                if trainer.asked == ASK_DRAIN:
+                    history.drain(trainer)
         self.promise_1_one_writer()
         self.promise_2_one_launch()
         self.promise_6_fail_static()
         run = history.run
         alive = [m.instance_id for m in history.world.machines.alive]
-        if run.status.final:
-            assert alive == [], "the run is over and a machine is left"
+        if run.status.final or run.paused:
+            assert alive == [], "the run is over or rests, and a machine is left"
+            assert run.status.final or run.status is RunStatus.PAUSED
             return
         assert len(alive) == 1, f"one machine trains when all is quiet; alive: {alive}"
         assert run.current is not None and run.current.state is AttemptState.RUNNING

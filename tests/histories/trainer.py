@@ -29,6 +29,7 @@ class Trainer:
     resumed_checkpoint: str = ""
     trained: bool = False
     uploaded: Commit | None = None  # shards and manifest are in S3, the commit was not sent
+    asked: str = ""  # by the control plane, in the answer to its newest heartbeat
     told_no: bool = False  # it has been refused and stopped for good
     commits: list[Commit] = field(default_factory=list)  # those that it was told succeeded
 
@@ -54,7 +55,7 @@ class Trainer:
             first_step=self.trained,
         )
         try:
-            self.store.beat(beat)
+            self.asked = self.store.beat(beat)
         except SpotrelayError:
             self.counter -= 1
 

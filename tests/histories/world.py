@@ -12,7 +12,7 @@ from handlers.control import ControlPlane
 from handlers.sweep import SweepFailed
 from spotrelay.core.checkpoint import Checkpoint, CheckpointId, Commit, Verdict, decode_manifest
 from spotrelay.core.errors import Fenced, Missing, SpotrelayError
-from spotrelay.core.facts import CancelRequested
+from spotrelay.core.facts import CancelRequested, Fact
 from spotrelay.core.live import ExitReport
 from spotrelay.core.notice import InstanceState
 from spotrelay.core.record import record
@@ -40,6 +40,7 @@ class History:
         self.lost: set[str] = set()
         self.forsaken: set[str] = set()  # machines that nobody heard of for longer than the hopeless bound
         self.cancelled = False
+        self.retries = 0
         self._script: Iterator[Fault] = iter(())
         self._machines = faulty(self.world.machines, self._draw)  # one for all: it knows what it has answered before
         self.world.submit(RUN, replace(SPEC, limits=Limits(max_launches, max_failures=1000)))
@@ -154,10 +155,15 @@ class History:
 
     def cancel(self) -> None:
         """A person cancels."""
-        run = self.run
-        now = self.world.clock.now()
-        self.world.store.save(run, replace(record(run, CancelRequested("enough"), now, self.world.site), due_at=now))
+        self.wish(CancelRequested("enough"))
         self.cancelled = True
+
+    def wish(self, fact: Fact) -> None:
+        """What the console writes for a person; nobody is told."""
+        run, now = self.run, self.world.clock.now()
+        after = record(run, fact, now, self.world.site)
+        if after != run:
+            self.world.store.save(run, replace(after, due_at=None if after.status.final else now))
 
     def commit(self, trainer: Trainer) -> None:
         """Let the trainer send its commit, and keep what the table took."""

@@ -21,6 +21,9 @@ NOTHING = {
     "FAILURES": 0,  # of the program
     "HARMS": 0,  # shards deleted by an outside hand
     "CANCELS": 0,
+    "PAUSES": 0,
+    "RESUMES": 0,
+    "RETRIES": 0,
 }
 _T = Timings()
 CLOCKS = {
@@ -68,6 +71,12 @@ CELLS = (
     _p.cell("three attempts", G=3, L=3, LOSSES=1, ZOMBIES=1, NOTICES=1),
     _p.cell("programs fail", G=3, L=3, FAILURES=1, LOSSES=1, CANCELS=1),
     _p.cell("limits", REFUSALS=2, FAULTS=1),
+    _p.cell("paused in a launch", PAUSES=1, RESUMES=1, LATES=1),
+    _p.cell("paused in a handover", PAUSES=1, RESUMES=1, NOTICES=1),
+    _p.cell("paused and cancelled", PAUSES=1, CANCELS=1, CRASHES=1, FAULTS=1),
+    _p.cell("paused when a program fails", PAUSES=1, RESUMES=1, FAILURES=1, LOSSES=1),
+    _p.cell("retried", RETRIES=1, CANCELS=1, REFUSALS=2, CRASHES=1),
+    _p.cell("retried beside a zombie", "SAVES", RETRIES=1, CANCELS=1, ZOMBIES=1),
     _s.cell("silence"),
 )
 
@@ -81,6 +90,7 @@ BUGS = (
     _p.cell("a verdict from before the loss", "SAVES", "BUG_STALE_VERDICT", promise=3, LOSSES=1, HARMS=1),
     _p.cell("a lost attempt keeps the lease", "SAVES", "BUG_NO_FENCE", promise=5, LOSSES=1),
     _p.cell("nothing due while an event may come", "EVENTS", "BUG_TRUSTS_EVENTS", promise=5, LOSSES=1),
+    _p.cell("what a pause has drained is left to EC2", "BUG_NO_LET_GO", promise=5, PAUSES=1),
     _s.cell("a hanging program is never ended", "BUG_NEVER_HOPELESS", promise=5),
     _s.cell("an outage counts as silence", "BUG_NO_GAP", promise=6),
     _s.cell("no answer from EC2 means gone", "BUG_UNKNOWN_IS_DEAD", promise=6),

@@ -21,11 +21,13 @@
 #define R_LAUNCHING 2
 #define R_STARTING 3
 #define R_RUNNING 4
-#define R_HANDOVER 5
-#define R_STOPPING 6
-#define R_SUCCEEDED 7
-#define R_FAILED 8
-#define R_CANCELLED 9
+#define R_PAUSING 5
+#define R_PAUSED 6
+#define R_HANDOVER 7
+#define R_STOPPING 8
+#define R_SUCCEEDED 9
+#define R_FAILED 10
+#define R_CANCELLED 11
 
 #define RUN_MOVE(a, b) ( \
     (a == R_WAITING && b == R_LAUNCHING) || \
@@ -60,4 +62,22 @@
     (a == R_HANDOVER && b == R_CANCELLED) || \
     (a == R_STOPPING && b == R_SUCCEEDED) || \
     (a == R_STOPPING && b == R_FAILED) || \
-    (a == R_STOPPING && b == R_CANCELLED))
+    (a == R_STOPPING && b == R_CANCELLED) || \
+    (a == R_WAITING && b == R_PAUSED) || \
+    (a == R_WAITING && b == R_PAUSING) || \
+    (a == R_LAUNCHING && b == R_PAUSING) || \
+    (a == R_STARTING && b == R_PAUSING) || \
+    (a == R_RUNNING && b == R_PAUSING) || \
+    (a == R_HANDOVER && b == R_PAUSING) || \
+    (a == R_PAUSING && b == R_PAUSED) || \
+    (a == R_PAUSING && b == R_STOPPING) || \
+    (a == R_PAUSING && b == R_WAITING) || \
+    (a == R_PAUSING && b == R_LAUNCHING) || \
+    (a == R_PAUSING && b == R_STARTING) || \
+    (a == R_PAUSING && b == R_RUNNING) || \
+    (a == R_PAUSING && b == R_HANDOVER) || \
+    (a == R_PAUSED && b == R_WAITING) || \
+    (a == R_PAUSED && b == R_CANCELLED) || \
+    (a == R_PAUSED && b == R_FAILED) || \
+    (a == R_FAILED && b == R_WAITING) || \
+    (a == R_CANCELLED && b == R_WAITING))

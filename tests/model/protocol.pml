@@ -26,7 +26,10 @@ bit  drained[G + 1];
 bit  asked[G + 1];     /* EC2 was asked to end its machine */
 byte cur;              /* newest generation */
 byte intent;           /* number of the open launch */
+byte forgen[L + 1];    /* the generation that each launch is for, in its request */
 byte launches;         /* numbers given out; never again the same */
+bit  paused;           /* a person wants it to rest */
+bit  letgo[G + 1];     /* it drains because of that: EC2 will not take its machine */
 byte outcome;          /* R_FAILED, R_SUCCEEDED, R_CANCELLED or NONE */
 byte status = R_WAITING;
 byte epoch;            /* losses and notices so far: a verdict from an earlier one no longer counts */
@@ -37,6 +40,7 @@ bit  fresh[2];         /* whether a handler has read the newest version */
 byte lgen, holder, floor = 1;
 byte report[G + 1];
 byte shards[L + 1];    /* durable ones, of PARTS */
+bit  word[G + 1];      /* asked to drain: it stands beside the heartbeat */
 bit  manifest[L + 1];
 bit  committed[L + 1];
 byte verdict[L + 1];   /* GOOD, BAD or NONE */
@@ -70,6 +74,7 @@ byte told_down[L + 1];
 /* ---- for the assertions ---- */
 byte resumed_max;      /* highest generation that has chosen what to resume from */
 byte crashes = CRASHES, faults = FAULTS, refusals = REFUSALS, harms = HARMS, zombies = ZOMBIES, cancels = CANCELS;
+byte pauses = PAUSES, resumes = RESUMES, retries = RETRIES;
 byte failures = FAILURES, notices = NOTICES, losses = LOSSES, lates = LATES;
 bit  news = 1;         /* something has happened since a handler last came to rest */
 byte launching[2];     /* the launch whose answer a handler has in its hands */
@@ -97,6 +102,8 @@ inline attempt_moves(g, to) {
     fi
 }
 
+#define OPEN (outcome == NONE && !paused)
+
 /* as spotrelay/core/run.py::status_of; then the move of the run is checked, as in `settle` */
 inline settle() {
     any = 0; elder = 0; i_ = 1;
@@ -111,14 +118,15 @@ inline settle() {
     if
     :: outcome != NONE && (any || intent != NONE) -> next = R_STOPPING
     :: outcome != NONE && !any && intent == NONE -> next = outcome
-    :: outcome == NONE && att[cur] == A_RUNNING -> next = R_RUNNING
-    :: outcome == NONE && (att[cur] == A_DRAINING || (elder && att[cur] != A_RUNNING)) -> next = R_HANDOVER
-    :: outcome == NONE && !elder && att[cur] == A_BOOTING -> next = R_STARTING
-    :: outcome == NONE && !elder && (att[cur] == A_NONE || att[cur] == A_RESERVED || att[cur] == A_ENDED) ->
+    :: outcome == NONE && paused -> next = (any || intent != NONE -> R_PAUSING : R_PAUSED)
+    :: OPEN && att[cur] == A_RUNNING -> next = R_RUNNING
+    :: OPEN && (att[cur] == A_DRAINING || (elder && att[cur] != A_RUNNING)) -> next = R_HANDOVER
+    :: OPEN && !elder && att[cur] == A_BOOTING -> next = R_STARTING
+    :: OPEN && !elder && (att[cur] == A_NONE || att[cur] == A_RESERVED || att[cur] == A_ENDED) ->
         next = (intent != NONE -> R_LAUNCHING : R_WAITING)
     fi;
     assert(next == status || RUN_MOVE(status, next));
-    c_code { observe_status(now.att, alive, now.outcome, now.intent, now.status, next, G); };
+    c_code { observe_status(now.att, alive, now.outcome, now.paused, now.intent, now.status, next, G); };
     status = next;
     i_ = 0; any = 0; elder = 0; next = 0; seen_g = 0; seen_to = 0
 }
@@ -129,6 +137,10 @@ inline settle() {
 #define OWNED (FINAL || due)
 
 inline saved() {
+    if
+    :: outcome != NONE -> paused = 0
+    :: else
+    fi;
     settle();
     due = 1;
     fresh[0] = 0; fresh[1] = 0;
@@ -184,6 +196,7 @@ inline ec2_ends(m) {
 #define K_UP 8         /* EC2 says that it runs, although it was asked to end it */
 #define K_LEASE 9      /* facts: about generation `arg` */
 #define K_REPORT 10
+#define K_DRAINS 11    /* it was asked to drain */
 #define D_FENCE 20     /* decisions, as in spotrelay/core/decisions.py */
 #define D_VERIFY 21
 #define D_RESERVE 22
@@ -193,6 +206,7 @@ inline ec2_ends(m) {
 #define D_TERMINATE 26
 #define D_CONCLUDE 27
 #define D_REST 28
+#define D_DRAIN 29
 
 #define OF(m) (inst[mgen[m]] == m)                 /* the row names this machine */
 #define OVER(g) (att[g] == A_ENDED)
@@ -264,6 +278,13 @@ inline reserve(g, k, a) {
     fi
 }
 
+/* spotrelay/core/lifecycle.py::why_let_go; a drain that does not end in time is ended by a clock, which is not here */
+#ifdef BUG_NO_LET_GO
+#define LET_GO(g) (paused && att[g] == A_BOOTING)
+#else
+#define LET_GO(g) ((paused && att[g] == A_BOOTING) || (letgo[g] && att[g] == A_DRAINING && drained[g]))
+#endif
+
 /* the rules of spotrelay/core/decide.py, in their order; every pause has passed */
 inline decide(k, a) {
     k = D_REST; a = 0;
@@ -297,7 +318,7 @@ inline decide(k, a) {
         :: i_ > G || k == D_TERMINATE -> break
         :: else ->
             if
-            :: LIVE(i_) && !asked[i_] && !noticed[inst[i_]] && (outcome != NONE || OVER(i_)) ->
+            :: LIVE(i_) && !asked[i_] && !noticed[inst[i_]] && (outcome != NONE || OVER(i_) || LET_GO(i_)) ->
                 k = D_TERMINATE; a = inst[i_]
             :: else
             fi;
@@ -310,12 +331,15 @@ inline decide(k, a) {
         :: else -> if
         /* _pending_launch */
         :: intent != NONE ->
-            k = (outcome != NONE -> D_RESOLVE : D_SEND); a = intent
+            k = (OPEN -> D_SEND : D_RESOLVE); a = intent
+        :: else -> if
+        /* _drain */
+        :: outcome == NONE && paused && att[cur] == A_RUNNING -> k = D_DRAIN; a = cur
         :: else -> if
         /* _replace_noticed */
-        :: outcome == NONE && cur != NONE && att[cur] == A_DRAINING -> reserve(cur + 1, k, a)
+        :: OPEN && cur != NONE && att[cur] == A_DRAINING -> reserve(cur + 1, k, a)
         :: else
-        fi; if
+        fi fi; if
         :: k != D_REST
         :: else -> if
         /* _verify */
@@ -325,9 +349,9 @@ inline decide(k, a) {
 #endif
         :: else -> if
         /* _need_machine */
-        :: outcome == NONE && cur == NONE -> reserve(1, k, a)
-        :: outcome == NONE && cur != NONE && att[cur] == A_RESERVED -> reserve(cur, k, a)
-        :: outcome == NONE && cur != NONE && OVER(cur) -> reserve(cur + 1, k, a)
+        :: OPEN && cur == NONE -> reserve(1, k, a)
+        :: OPEN && cur != NONE && att[cur] == A_RESERVED -> reserve(cur, k, a)
+        :: OPEN && cur != NONE && OVER(cur) -> reserve(cur + 1, k, a)
         :: else
         fi fi fi fi fi;
         /* _limits come with the launches; a run whose outcome is known and that has nothing left is settled */
@@ -358,6 +382,7 @@ inline record(kind, arg) {
         :: else
         fi
     :: kind == K_UP -> asked[mgen[arg]] = 0
+    :: kind == K_DRAINS -> attempt_moves(arg, A_DRAINING); letgo[arg] = 1; lost()
     :: kind == K_ASKED -> asked[mgen[arg]] = 1
     :: kind == K_GIVEN ->
         intent = NONE;
@@ -384,7 +409,8 @@ inline record(kind, arg) {
         :: report[arg] == DRAINED ->
             drained[arg] = 1;
             if
-            :: att[arg] != A_DRAINING -> attempt_moves(arg, A_DRAINING); lost()   /* no event told of the notice */
+            :: att[arg] != A_DRAINING ->           /* no event told of the notice, or the word was its first news */
+                attempt_moves(arg, A_DRAINING); letgo[arg] = word[arg]; lost()
             :: else
             fi
         :: report[arg] == DONE && floor <= arg && (ran[arg] || !ELDER_AT_WORK(arg)) ->
@@ -402,6 +428,7 @@ inline weigh(kind, arg) {
     :: kind == K_NOTICE && !NEW_NOTICE(arg) -> kind = K_NONE; arg = 0
     :: kind == K_DOWN && !NEW_DOWN(arg) -> kind = K_NONE; arg = 0
     :: (kind == K_ASKED || kind == K_UP) && (!OF(arg) || FINAL) -> kind = K_NONE; arg = 0
+    :: kind == K_DRAINS && (FINAL || att[arg] != A_RUNNING) -> kind = K_NONE; arg = 0
     :: ABOUT_LAUNCH(kind) && (intent != arg || kind == K_UNCLEAR) -> kind = K_NONE; arg = 0; launching[h] = 0
     :: else
     fi
@@ -479,7 +506,7 @@ inline writes() {
         :: att[on] == A_NONE -> cur = on; att[on] = A_RESERVED
         :: else
         fi;
-        launches++; intent = launches
+        launches++; intent = launches; forgen[launches] = on
     :: else                                        /* the claim: due again, should we die now */
     fi;
     saved();
@@ -551,6 +578,7 @@ write:
             judged[on] = epoch;
             verdict[on] = (verdict[on] != BAD && shards[on] == PARTS && manifest[on] && !harmed[on] -> GOOD : BAD);
             news = 1 }
+        :: plan == D_DRAIN -> word[on] = 1; fact = K_DRAINS; about = on
         :: plan == D_TERMINATE ->
             fact = K_ASKED; about = on;
             if
@@ -565,13 +593,13 @@ write:
             launching[h] = on; about = on;
             if
             :: ec2[on] != ABSENT && SAME_TOKEN -> fact = K_GIVEN   /* the token: EC2 answers what it answered */
-            :: ec2[on] == ABSENT || !SAME_TOKEN -> fact = K_GIVEN; ec2_creates(on, cur)
+            :: ec2[on] == ABSENT || !SAME_TOKEN -> fact = K_GIVEN; ec2_creates(on, forgen[on])
             :: faults > 0 && (ec2[on] == ABSENT || !SAME_TOKEN) ->
-                faults--; fact = UNCLEAR_MEANS; ec2_creates(on, cur)   /* the reply is lost */
+                faults--; fact = UNCLEAR_MEANS; ec2_creates(on, forgen[on])   /* the reply is lost */
             :: ec2[on] == ABSENT && refusals > 0 -> refusals--; fact = K_REFUSED
             :: faults > 0 -> faults--; fact = UNCLEAR_MEANS            /* it never arrived */
             :: lates > 0 && late == NONE && ec2[on] == ABSENT ->       /* it arrives when nobody waits any more */
-                lates--; late = on; lategen = cur; fact = UNCLEAR_MEANS
+                lates--; late = on; lategen = forgen[on]; fact = UNCLEAR_MEANS
             fi
         fi;
         if
@@ -696,6 +724,13 @@ training:
             fi;
             says(g, DRAINED)
         }
+    :: atomic { ALIVE(m) && word[g] ->
+            if
+            :: MAY_COMMIT(g, m) -> holder = NONE; news = 1
+            :: else
+            fi;
+            says(g, DRAINED)
+        }
     :: atomic { ALIVE(m) && !noticed[m] -> says(g, DONE) }
     :: atomic { ALIVE(m) && failures > 0 -> failures--; says(g, CRASHED) }
     fi;
@@ -748,6 +783,17 @@ inline reclaim(m) {
     ec2_ends(m); tells(told_down[m])
 }
 
+inline reopens() {                              /* spotrelay/core/lifecycle.py::retry */
+    d_step {
+        if
+        :: cur != NONE && !OVER(cur) -> ended(cur)
+        :: else
+        fi;
+        outcome = NONE; lost(); saved()
+    };
+    news = 1
+}
+
 #define EC2_MUST(m) \
     :: atomic { noticed[m] && ec2[m] == UP -> reclaim(m) }
 
@@ -769,6 +815,9 @@ active proctype world() {
     :: atomic { late != NONE -> arrives() }
     :: atomic { cancels > 0 && outcome == NONE ->  /* a person's conditional write */
             cancels--; d_step { outcome = R_CANCELLED; saved() }; news = 1 }
+    :: atomic { pauses > 0 && OPEN -> pauses--; d_step { paused = 1; saved() }; news = 1 }
+    :: atomic { resumes > 0 && paused -> resumes--; d_step { paused = 0; saved() }; news = 1 }
+    :: atomic { retries > 0 && (status == R_FAILED || status == R_CANCELLED) -> retries--; reopens() }
     :: break
     od;
     do                                             /* nothing new happens any more; what was begun comes to its end */
@@ -789,10 +838,10 @@ active proctype world() {
 #define NO_MACHINE_IS_UP (ec2[1] != UP && ec2[2] != UP)
 #endif
 
-/* promises 2 and 5, where nothing can move any more: the run is over, and no machine is left */
+/* promises 2 and 5, where nothing can move any more: the run is over or rests, and no machine is left */
 active proctype ends_well() {
     timeout;
-    assert(FINAL);
+    assert(FINAL || status == R_PAUSED);
     assert(NO_MACHINE_IS_UP)
 }
 

@@ -34,7 +34,7 @@ class Found:
     states: int
     seconds: float
     moves: frozenset[tuple[int, int]]  # of attempts, by number
-    statuses: tuple[tuple[int, ...], ...]  # before, after, outcome, intent, then state and life of each attempt
+    statuses: tuple[tuple[int, ...], ...]  # before, after, outcome, paused, intent, then state and life of each attempt
 
 
 def missing_tools() -> list[str]:

@@ -15,7 +15,7 @@ import torch
 
 from spotrelay.core.checkpoint import SaveReason
 from spotrelay.core.errors import Unavailable
-from spotrelay.core.live import EXIT_DRAINED, EXIT_FENCED, Phase
+from spotrelay.core.live import ASK_DRAIN, EXIT_DRAINED, EXIT_FENCED, Phase
 from spotrelay.core.spec import Cadence
 from tests.shim.cluster import Cluster
 from tests.shim.imds import Imds, serving
@@ -65,6 +65,23 @@ def announcing(imds: Imds) -> Callable[[Any], None]:
 
 def reported(world: World) -> list[str]:
     return [each["what"] for each in world.publisher.of("Attempt Reported")]
+
+
+def test_a_word_of_the_control_plane_drains_the_run_and_there_is_time_for_a_save(world: World) -> None:
+    world.submit(RARELY)
+
+    def ask(run: Any) -> None:
+        world.store.ask(RUN, 1, ASK_DRAIN)
+        noticed(run)
+        left_s = run._session._watcher.ending.deadline - time.monotonic()
+        assert left_s > 5 * run._session.identity.timings.notice.total_seconds()
+
+    done = train_until_told(world, ask)
+
+    assert done[-1] == 5
+    assert world.steps_committed() == [5]
+    assert world.store.read_lease(RUN).holder is None
+    assert {"released", "drained"} <= set(reported(world))
 
 
 def test_a_notice_drains_the_run_at_the_next_step(world: World, imds: Imds) -> None:

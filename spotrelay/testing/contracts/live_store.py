@@ -13,7 +13,7 @@ import pytest
 from spotrelay.core.checkpoint import CheckpointId, Commit, Health, SaveReason, Verdict, resume_candidate
 from spotrelay.core.errors import AlreadyExists, Fenced, InvalidInput, LeaseHeld, Missing, Retired, UnknownRun
 from spotrelay.core.lease import Lease
-from spotrelay.core.live import ExitReport
+from spotrelay.core.live import ASK_DRAIN, ASK_STACKS, ExitReport
 from spotrelay.testing.contracts.race import LINE_S, RACERS, of_kind, persistent, race
 from spotrelay.testing.contracts.samples import NOON, Stores, new_beat, new_commit, new_id, new_run
 
@@ -382,6 +382,22 @@ class LiveStoreContract:
             stores.live.beat(new_beat(run_id, 1, counter))
 
         assert stores.runs.load(run_id).heartbeats == (new_beat(run_id, 1, 3),)
+
+    def test_a_word_for_an_attempt_comes_back_with_its_heartbeats(self, stores: Stores, run_id: str) -> None:
+        assert stores.live.beat(new_beat(run_id, 1, 1)) == ""
+
+        stores.runs.ask(run_id, 1, ASK_STACKS)
+        stores.runs.ask(run_id, 1, ASK_DRAIN)
+
+        assert [stores.live.beat(new_beat(run_id, 1, counter)) for counter in (2, 3)] == [ASK_DRAIN] * 2
+        assert stores.live.beat(new_beat(run_id, 2, 1)) == "", "it was asked of another attempt"
+        assert stores.runs.load(run_id).heartbeats == (new_beat(run_id, 2, 1), new_beat(run_id, 1, 3))
+
+    def test_an_attempt_that_never_sent_a_heartbeat_is_asked_nothing(self, stores: Stores, run_id: str) -> None:
+        stores.runs.ask(run_id, 1, ASK_DRAIN)
+
+        assert stores.runs.load(run_id).heartbeats == ()
+        assert stores.live.beat(new_beat(run_id, 1, 1)) == ""
 
     def test_the_first_report_of_an_attempt_stays(self, stores: Stores, run_id: str) -> None:
         first = ExitReport(run_id, 1, 1, "program", "Traceback: é\n")
