@@ -11,7 +11,7 @@ LONG ?= long
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 
-.PHONY: help install dev demo test test-all check docs mutants model spin assembly synth bench-cold-start bench-storm bench-event bench-checkpoint bench-clients acceptance-aws clean
+.PHONY: help install dev demo test test-all check docs mutants model spin assembly synth bench-cold-start bench-storm bench-scale bench-event bench-checkpoint bench-clients acceptance-aws clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -82,6 +82,9 @@ synth: install ## the stack as `cdk deploy` sends it to AWS, with the pinned CLI
 
 bench-cold-start: assembly ## instructions of each function's start, against bare Python
 	$(BIN)/python -m benchmarks.cold_start
+
+bench-scale: install ## requests of 10,000 idle runs and of a storm of 20,000, and what they cost, into docs/scale.md
+	$(BIN)/python -m benchmarks.page scale
 
 bench-storm: assembly ## thousands of runs reclaimed at once
 	$(BIN)/python -m benchmarks.storm

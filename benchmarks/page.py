@@ -1,4 +1,4 @@
-"""Measures, and writes what was measured into docs/performance.md, so that no figure is copied by hand.
+"""Measures, and writes what was measured into the pages of docs/, so that no figure is copied by hand.
 
 A block between `<!-- measured: NAME -->` and `<!-- end -->` belongs to this program. Usage:
     python -m benchmarks.page                    every benchmark, one after the other
@@ -23,8 +23,9 @@ from typing import Any
 
 from benchmarks.checkpoint import tables as checkpoint
 
-PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
-PEERS = PAGE.parents[1] / ".venv-bench" / "bin" / "python"  # `make bench-checkpoint` makes it
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = DOCS / "performance.md"
+PEERS = DOCS.parent / ".venv-bench" / "bin" / "python"  # `make bench-checkpoint` makes it
 BLOCK = re.compile(r"(<!-- measured: (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 Result = dict[str, Any]
@@ -42,6 +43,7 @@ class Benchmark:
     module: str
     rows: Callable[[Result], list[Row]]  # the first one is the head; an empty one ends a table
     peers: bool = False  # whether it needs other libraries, and so an environment of its own
+    page: Path = PAGE
 
 
 def event_to_launch(result: Result) -> list[Row]:
@@ -106,6 +108,28 @@ def s3_clients(result: Result) -> list[Row]:
     ]
 
 
+def scale(result: Result) -> list[Row]:
+    """Requests of idle runs, of a storm, and the bill."""
+    idle, storm, bill = result["idle"], result["storm"], result["million_idle_run_minutes"]
+    services = ("dynamodb", "ec2", "sqs")
+    sweeps = {f"{due} due": counts for due, counts in idle["requests_of_a_sweep_by_runs_due"].items()}
+    sweeps["one in ten"] = idle["requests_of_the_sweep_in_ten_that_looks_at_every_machine"]
+    return [
+        (f"one sweep over {idle['runs']:,} runs", *services),
+        *((name, *(counts[service] for service in services)) for name, counts in sweeps.items()),
+        (),
+        ("one healthy minute of a run", "value"),
+        *as_pairs(idle["healthy_minute"])[1:],
+        (),
+        (f"a storm of {storm['runs']:,} notices, each twice", "value"),
+        *as_pairs({name: value for name, value in storm.items() if name != "runs"})[1:],
+        (),
+        ("a million healthy run-minutes", "dollars"),
+        *as_pairs({name: value for name, value in bill.items() if name not in ("as_of", "dollars")})[1:],
+        ("together", bill["dollars"]),
+    ]
+
+
 def _yes(answer: bool) -> str:
     return "yes" if answer else "no"
 
@@ -114,6 +138,7 @@ BENCHMARKS = {
     "event-to-launch": Benchmark("benchmarks.event_to_launch", event_to_launch),
     "cold-start": Benchmark("benchmarks.cold_start", cold_start),
     "storm": Benchmark("benchmarks.storm", as_pairs),
+    "scale": Benchmark("benchmarks.scale", scale, page=DOCS / "scale.md"),
     "storm-http": Benchmark("benchmarks.storm_http", as_pairs),
     "checkpoint": Benchmark("benchmarks.checkpoint", checkpoint.rows, peers=True),
     "s3-clients": Benchmark("benchmarks.s3_clients", s3_clients, peers=True),
@@ -184,7 +209,8 @@ def renewed(text: str, name: str, content: str) -> str:
 
 def write(name: str, result: Result, load: str) -> None:
     """Put a result into the page."""
-    PAGE.write_text(renewed(PAGE.read_text(), name, block(name, result, load, datetime.now(UTC))))
+    page = BENCHMARKS[name].page
+    page.write_text(renewed(page.read_text(), name, block(name, result, load, datetime.now(UTC))))
 
 
 def main() -> int:

@@ -32,6 +32,7 @@ from handlers.settings import LOST_RACES
 from handlers.sweep import sweep
 from spotrelay.core.errors import LeaseHeld
 from spotrelay.core.line import Pace
+from spotrelay.core.live import Heartbeat, Phase
 from spotrelay.core.notice import InstanceState
 from spotrelay.core.ports import Machine
 from spotrelay.core.run import RunStatus
@@ -83,6 +84,7 @@ class Storm:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments
+        arguments.pace = arguments.pace or arguments.rate
         self.dice = random.Random(arguments.seed)
         self.rate = RequestRate(UNLIMITED, UNLIMITED)
         self.world = World(machines=MemoryMachines(self.rate))
@@ -94,6 +96,7 @@ class Storm:
         self.order = count()
         self.known = 0  # machines whose boot is on the agenda
         self.at_work: dict[str, int] = {}  # run to the generation that trains
+        self.beats = 10  # more than a boot sends
         self.launched_after: list[float] = []  # seconds from the notice
         self.calls_by_second: Counter[int] = Counter()
 
@@ -190,8 +193,10 @@ class Storm:
             self.due.put({"source": "spotrelay", "detail-type": "Attempt Reported", "detail": detail})
 
     def beat(self) -> None:
+        self.beats += 1
         for run_id, generation in self.at_work.items():
-            self.world.beat(run_id, generation)
+            sign = Heartbeat(run_id, generation, self.beats, Phase.TRAINING, step=10, total=100)
+            self.world.store.beat(sign)
 
     # the functions
 
@@ -250,7 +255,8 @@ def is_right(result: dict[str, Any]) -> bool:
     return exact and not any(result[name] for name in ("runs_lost", "orphans", "terminated_by_us"))
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
+    """What may be chosen."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5000)
     parser.add_argument("--rate", type=float, default=10.0, help="launches a second that EC2 takes")
@@ -261,15 +267,22 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=8, help="handlers that really run at the same time")
     parser.add_argument("--longest", type=int, default=7200, help="simulated seconds after which it is given up")
     parser.add_argument("--seed", type=int, default=7)
-    arguments = parser.parse_args()
-    arguments.pace = arguments.pace or arguments.rate
+    return parser
+
+
+def raged(storm: Storm) -> dict[str, Any]:
+    """What came of this storm once it has raged."""
     started = time.perf_counter()
-    storm = Storm(arguments)
     storm.prepare()
-    print(f"{arguments.runs} runs at work after {time.perf_counter() - started:.1f} s; the storm begins", flush=True)
+    took = time.perf_counter() - started
+    print(f"{storm.arguments.runs} runs at work after {took:.1f} s; the storm begins", flush=True)
     storm.strike()
     simulated_s = storm.go_on_until_quiet()
-    result = storm.result(simulated_s, time.perf_counter() - started)
+    return storm.result(simulated_s, time.perf_counter() - started)
+
+
+def main() -> None:
+    result = raged(Storm(parser().parse_args()))
     print(json.dumps(result))
     sys.exit(0 if is_right(result) else 1)
 
