@@ -8,6 +8,7 @@ from typing import Any
 
 from spotrelay.console.output import as_json, aside, table, tell
 from spotrelay.console.specfile import read_spec
+from spotrelay.core.errors import InvalidInput
 from spotrelay.simulation.comparison import Comparison, compare
 from spotrelay.simulation.plot import draw
 from spotrelay.simulation.scenario import Assumptions, Figures, Scenario, scenario
@@ -38,6 +39,8 @@ def simulate(options: Options) -> None:
         InvalidInput: a spec or traces that cannot be replayed; says why.
     """
     spec = read_spec(options.spec)
+    if not spec.instance_types:
+        raise InvalidInput("a replay knows no catalogue: name instance_types in the spec, not instance_requirements")
     traces = read_traces(options.traces, spec)
     price = options.on_demand_price or spec.limits.on_demand_prices.get(spec.instance_types[0], 1.0)
     assumptions = Assumptions(options.restart_s, price, options.spot_share)

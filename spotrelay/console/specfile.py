@@ -42,5 +42,7 @@ def _load(path: Path) -> Any:
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise InvalidInput(f"{where}not YAML ({getattr(error, 'problem', None) or error})") from error
     if data is None:
-        raise InvalidInput("the file is empty: a run spec names at least command and instance_types")
+        raise InvalidInput(
+            "the file is empty: a run spec names at least command and instance_types, or instance_requirements"
+        )
     return data

@@ -13,6 +13,8 @@ from spotrelay.console.output import aside
 from spotrelay.console.specfile import read_spec
 from spotrelay.console.wiring import Services
 from spotrelay.core.errors import AlreadyExists, InvalidInput, OutcomeUnknown, SpotrelayError
+from spotrelay.core.placement import Pool
+from spotrelay.core.requirements import matching
 from spotrelay.core.run import Run, note
 from spotrelay.core.spec import Spec, checked_run_id, pools_of
 
@@ -53,9 +55,10 @@ def send(submission: Submission, services: Services) -> Run:
     """Upload the code, then create the run, then tell; a lost reply is read back.
 
     Raises:
-        InvalidInput: no pool of the spec is within the stack's reach; nothing was sent.
+        InvalidInput: no pool of the spec is within the stack's reach, or no type fits; nothing was sent.
         AlreadyExists: the id is taken.
     """
+    submission = replace(submission, spec=resolved(submission.spec, services))
     pools = pools_of(submission.spec, services.zones)
     if not pools:
         known = ", ".join(zone for _, zone in services.zones) or "none"
@@ -65,10 +68,34 @@ def send(submission: Submission, services: Services) -> Run:
         _upload(submission.bundle, services)
     now = services.clock.now()
     run = Run(submission.run_id, submission.spec, created_at=now, due_at=now)
-    run = note(run, "submitted", f"submitted; {len(pools)} pools are allowed", now)
+    run = note(run, "submitted", _said(submission.spec, len(pools)), now)
     _create(run, services)
     hint(services, SUBMITTED, run_id=run.run_id)
     return run
+
+
+def resolved(spec: Spec, services: Services) -> Spec:
+    """The spec with the instance types that its requirements mean today, by region; itself where it names them.
+
+    Raises:
+        InvalidInput: no type fits; names those that come nearest.
+        Unavailable: EC2 does not answer in one of the regions.
+    """
+    wanted = spec.instance_requirements
+    if not wanted.stated:
+        return spec
+    zones = [(region, zone) for region, zone in services.zones if not spec.zones or zone in spec.zones]
+    offers = {region: services.kinds_in(region) for region in dict.fromkeys(region for region, _ in zones)}
+    prices: dict[tuple[str, str], float] = {}
+    if wanted.max_price is not None:
+        anyhow = matching(replace(wanted, max_price=None), offers)
+        pools = tuple(Pool(r, z, kind) for r, z in zones for kind in anyhow.get(r, ()))
+        for pool, price in services.prices_of(pools).items():
+            place = pool.region, pool.instance_type
+            prices[place] = min(price, prices.get(place, price))
+    offered = matching(wanted, offers, prices)
+    types = tuple(dict.fromkeys(kind for kinds in offered.values() for kind in kinds))
+    return replace(spec, instance_types=types, offered=offered)
 
 
 def hint(services: Services, kind: str, **detail: str) -> None:
@@ -89,6 +116,11 @@ def _upload(bundle: Bundle, services: Services) -> None:
                 f"{bundle.key} is in the bucket with {found.size} bytes, and {len(bundle.data)} are right: "
                 "an outside hand has changed it; remove that object and submit again"
             ) from None
+
+
+def _said(spec: Spec, pools: int) -> str:
+    meant = f", of {', '.join(spec.instance_types)}" if spec.instance_requirements.stated else ""
+    return f"submitted; {pools} pools are allowed{meant}"
 
 
 def _create(run: Run, services: Services) -> None:

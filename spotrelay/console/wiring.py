@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 
 from spotrelay.console.exits import NotReady
 from spotrelay.core.clockwork import Timings
 from spotrelay.core.errors import InvalidInput, Missing
+from spotrelay.core.placement import Pool
 from spotrelay.core.ports import Clock, ObjectStore, Publisher, RunStore
+from spotrelay.core.requirements import InstanceKind
 
 if TYPE_CHECKING:
     from spotrelay.aws.clients import Clients
@@ -29,6 +33,8 @@ class Services:
     zones: tuple[tuple[str, str], ...]  # (region, zone) of each subnet of the stack
     stack: str = DEFAULT_STACK
     timings: Timings = field(default_factory=Timings)
+    kinds_in: Callable[[str], tuple[InstanceKind, ...]] = lambda region: ()  # instance types that a region offers
+    prices_of: Callable[[tuple[Pool, ...]], Mapping[Pool, float]] = lambda pools: {}  # dollars an hour, as Spot
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,9 @@ def clients_of(where: Where) -> Clients:
 
 def services_of(clients: Clients, stack: Stack) -> Services:
     """The adapters of a stack."""
+    from spotrelay.aws.catalogue import instance_kinds
     from spotrelay.aws.clock import SystemClock
+    from spotrelay.aws.machines import Ec2Machines
     from spotrelay.aws.object_store import S3ObjectStore
     from spotrelay.aws.publisher import BusPublisher
     from spotrelay.aws.run_store import DynamoRunStore
@@ -103,4 +111,6 @@ def services_of(clients: Clients, stack: Stack) -> Services:
         clock=SystemClock(),
         zones=stack.places.zones,
         stack=stack.name,
+        kinds_in=cache(lambda region: instance_kinds(clients.client("ec2", region))),
+        prices_of=Ec2Machines(clients, stack.places, stack.name).prices,
     )

@@ -12,6 +12,7 @@ from typing import Any, cast, get_args, get_origin
 from spotrelay.core.codec import Mistake, field_types, from_json, mistakes
 from spotrelay.core.errors import InvalidInput
 from spotrelay.core.placement import Market, Pool
+from spotrelay.core.requirements import Requirements, problems
 
 RUN_ID = re.compile(r"^[a-z0-9][a-z0-9-]{0,39}\Z")
 ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -24,7 +25,7 @@ NUMBER = re.compile(r"^[+-]?[0-9]+(\.[0-9]*)?\Z")
 POWER = re.compile(r"^([+-]?[0-9]+)(\.[0-9]*)?[eE]([+-]?)([0-9]+)\Z")
 
 ROOT = "spec"  # what paths in messages begin with
-STAND_IN: dict[str, Any] = {"command": ["true"], "instance_types": ["g5.xlarge"]}  # for required keys that are missing
+STAND_IN: dict[str, Any] = {"command": ["true"]}  # for required keys that are missing
 
 MOST_HOURS = 8784  # a leap year
 MOST_DOLLARS = 1e7
@@ -100,7 +101,9 @@ class Spec:
     """A run as its user wrote it."""
 
     command: tuple[str, ...]
-    instance_types: tuple[str, ...]
+    instance_types: tuple[str, ...] = ()  # preferred first; `submit` fills it in from the requirements
+    instance_requirements: Requirements = field(default_factory=Requirements)  # instead of names
+    offered: dict[str, tuple[str, ...]] = field(default_factory=dict)  # region to types; `submit` fills it in
     zones: tuple[str, ...] = ()  # empty: every zone in which the stack has a subnet
     on_demand: bool = False  # may the last rung be on-demand
     failover: bool = True
@@ -161,7 +164,9 @@ def pools_of(spec: Spec, zones: tuple[tuple[str, str], ...]) -> tuple[Pool, ...]
     """
     open_zones = [(r, z) for r, z in zones if not spec.zones or z in spec.zones]
     markets = [Market.SPOT] + ([Market.ON_DEMAND] if spec.on_demand else [])
-    return tuple(Pool(r, z, t, m.value) for m in markets for t in spec.instance_types for r, z in open_zones)
+    types = spec.instance_types
+    sold = {r: spec.offered.get(r, ()) if spec.offered else types for r, _ in open_zones}
+    return tuple(Pool(r, z, t, m.value) for m in markets for t in types for r, z in open_zones if t in sold[r])
 
 
 def _usable(kind: type, data: dict[str, Any], bad: list[str], where: str) -> dict[str, Any]:
@@ -231,8 +236,11 @@ def _problems(spec: Spec) -> list[str]:
     found = []
     if not spec.command or not all(spec.command[:1]):
         found.append("command is empty: give the program and its arguments as a list")
-    if not spec.instance_types:
-        found.append("instance_types is empty: name at least one, such as g5.xlarge")
+    if not spec.instance_types and not spec.instance_requirements.stated:
+        found.append("instance_types is empty: name at least one, such as g5.xlarge, or give instance_requirements")
+    if spec.instance_types and spec.instance_requirements.stated:
+        found.append("instance_types and instance_requirements exclude each other")
+    found += problems(spec.instance_requirements)
     found += [f"instance_types: {t!r} is no instance type" for t in spec.instance_types if not INSTANCE_TYPE.match(t)]
     found += [f"env: {name!r} is no variable name" for name in (*spec.env, *spec.secrets) if not ENV_NAME.match(name)]
     found += [f"env: {name!r} is set twice" for name in spec.secrets if name in spec.env]

@@ -11,11 +11,13 @@ from typing import Any
 import boto3
 import pytest
 
+from spotrelay.aws.catalogue import instance_kinds
 from spotrelay.aws.clients import Clients
 from spotrelay.aws.machines import Ec2Machines
 from spotrelay.aws.places import Place, Places
-from spotrelay.core.errors import Contention, OutcomeUnknown
+from spotrelay.core.errors import Contention, InvalidInput, OutcomeUnknown
 from spotrelay.core.placement import FailureScope, Pool, Rung
+from spotrelay.core.requirements import Requirements, matching
 from spotrelay.localcloud.client import LocalCloud
 from spotrelay.testing.contracts.machines import Ec2UnderTest, MachinesContract, launched
 from spotrelay.testing.contracts.samples import NOON, new_id
@@ -161,3 +163,16 @@ def test_an_on_demand_machine_is_told_from_a_spot_one(ec2: Ec2UnderTest) -> None
     found = ec2.machines.find(run_id, 1)
     assert found is not None and found.pool == answer.pool
     assert answer.pool in pools
+
+
+def test_requirements_are_resolved_with_what_the_region_describes_page_after_page(ours: Clients) -> None:
+    client = ours.client("ec2")
+    asked: list[str] = []
+    client.meta.events.register("before-call.ec2.DescribeInstanceTypes", lambda **_: asked.append("page"))
+
+    offered = matching(Requirements(gpus=1, gpu_memory_gib=24), {REGION: instance_kinds(client)})
+
+    assert offered[REGION][:3] == ("g5.xlarge", "g6.xlarge", "g5.2xlarge")
+    assert asked
+    with pytest.raises(InvalidInput, match=r"Nearest: .*p5.48xlarge \(8 × NVIDIA H100 with 80 GiB"):
+        matching(Requirements(gpus=8, gpu_memory_gib=141), {REGION: instance_kinds(client)})

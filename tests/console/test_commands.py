@@ -12,7 +12,9 @@ import pytest
 
 from spotrelay.console import cancel as cancelling
 from spotrelay.console import submit as submitting
+from spotrelay.console import wiring
 from spotrelay.core.errors import LostRace, OutcomeUnknown, Unavailable
+from spotrelay.core.requirements import InstanceKind
 from spotrelay.core.run import Attempt, AttemptState, Run, RunStatus
 from spotrelay.testing import MemoryStore
 from tests.console.conftest import Plane, Said
@@ -375,3 +377,34 @@ def test_a_run_that_may_not_fail_over_is_submitted_so(plane: Plane, spotrelay: C
 
     assert plane.store.load("once").spec.failover is False
     assert plane.store.load("often").spec.failover is True
+
+
+def test_requirements_are_resolved_when_a_run_is_submitted_and_recorded_in_it(
+    plane: Plane, spotrelay: Call, spec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = (InstanceKind("g5.xlarge", 4, 16, gpus=1, gpu_memory_gib=24), InstanceKind("m5.xlarge", 4, 16))
+    services = replace(plane.services, kinds_in=lambda region: kinds)
+    monkeypatch.setattr(wiring, "connect", lambda where: services)
+    spec.write_text("command: [python, train.py]\ninstance_requirements: {gpus: 1, gpu_memory_gib: 24}\n")
+
+    said = spotrelay("submit", spec, "--run-id", "r1")
+
+    run = plane.store.load("r1")
+    assert said.code == 0, said.err
+    assert run.spec.instance_types == ("g5.xlarge",)
+    assert set(run.spec.offered) == {region for region, _ in services.zones}
+    assert "g5.xlarge" in plane.store.timeline("r1")[0].text
+
+
+def test_requirements_that_nothing_fits_submit_nothing_and_name_what_comes_nearest(
+    plane: Plane, spotrelay: Call, spec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = replace(plane.services, kinds_in=lambda region: (InstanceKind("g4dn.xlarge", 4, 16, gpus=1),))
+    monkeypatch.setattr(wiring, "connect", lambda where: services)
+    spec.write_text("command: [python, train.py]\ninstance_requirements: {gpus: 2}\n")
+
+    said = spotrelay("submit", spec, "--run-id", "r1")
+
+    assert said.code != 0
+    assert "Nearest: g4dn.xlarge" in said.err and "has 1 GPUs" in said.err
+    assert not list(plane.store.all_runs())
