@@ -201,11 +201,12 @@ class Flight:
         cargo = self.snapshot.cargo
         cargo.wait_for(part)
         size = cargo.plan.shards[part].size
-        digest = self._try(lambda: cargo.carrier.digest(part))
+        sealed = self._try(lambda: cargo.carrier.seal(part))
+        digest = sealed.digest
         shard = self._base.shard(digest, size)
         if shard is None:
             key = shard_key(self._identity.run_id, self._identity.generation, save, self.rank, part, digest)
-            stored = self._create(key, lambda: cargo.carrier.put(part, key), digest)
+            stored = self._create(key, lambda: cargo.carrier.put(part, key, sealed), digest)
             shard = Shard(key, stored.version_id, size, stored.etag, digest, stored.checksum, self.rank)
         broken = cargo.broken(part)
         cargo.done_with(part)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -9,7 +10,8 @@ from typing import TypeVar
 A = TypeVar("A")
 B = TypeVar("B")
 
-CONNECTIONS = 16  # requests at the same time: one connection to S3 carries about 90 MB/s
+# Requests at the same time. One connection to S3 carries about 90 MB/s, and a core several of them.
+CONNECTIONS = max(8, min(32, 2 * (os.cpu_count() or 1)))
 
 
 def together(work: Callable[[A], B], items: Sequence[A], connections: int = CONNECTIONS) -> list[B]:

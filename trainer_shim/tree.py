@@ -10,17 +10,17 @@ import base64
 import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from spotrelay.core.errors import InvalidInput
 
 INLINE_BYTES = 256  # longer byte strings travel as arrays
+BUILT_IN = frozenset({dict, list, tuple, float, bytes, bytearray})
 BYTES = "bytes"  # the dtype of a byte string that travels as an array
 
 
-@dataclass(frozen=True)
-class Array:
-    """What a framework says about one of its arrays."""
+class Array(NamedTuple):
+    """What a framework says about one of its arrays. A state has thousands, and training waits for them."""
 
     dtype: str  # the framework's own name
     shape: tuple[int, ...]
@@ -37,8 +37,7 @@ class Composite:
     parts: dict[str, Any]  # arrays, and what `flatten` takes
 
 
-@dataclass(frozen=True)
-class Leaf:
+class Leaf(NamedTuple):
     """One array of a state, still where the framework keeps it."""
 
     name: str
@@ -73,9 +72,23 @@ class _Flattener:
         self.names: dict[Hashable, str] = {}
 
     def encode(self, value: Any, path: str) -> Any:
-        if value is None or isinstance(value, (bool, str)):
+        kind = type(value)
+        if kind is str or kind is int or kind is bool or value is None:
             return value
-        if type(value) is int:
+        if kind not in BUILT_IN and not isinstance(value, str):  # most of a state's values are arrays
+            array = self.describe(value, path)
+            if array is not None:
+                return self._encode_described(value, array, path)
+        return self._encode_plain(value, path)
+
+    def _encode_described(self, value: Any, array: Array | Composite, path: str) -> Any:
+        if isinstance(array, Composite):
+            parts = {name: self.encode(part, f"{path}/{name}") for name, part in array.parts.items()}
+            return {"$": "composite", "kind": array.kind, "parts": parts}
+        return self._encode_array(value, array, path)
+
+    def _encode_plain(self, value: Any, path: str) -> Any:
+        if isinstance(value, str):
             return value
         if type(value) is float:
             return value if math.isfinite(value) else {"$": "float", "value": repr(value)}
@@ -86,17 +99,11 @@ class _Flattener:
         if isinstance(value, (list, tuple)):
             items = [self.encode(item, f"{path}/{index}") for index, item in enumerate(value)]
             return items if isinstance(value, list) else {"$": "tuple", "items": items}
-        array = self.describe(value, path)
-        if array is None:
-            raise InvalidInput(
-                f"{path or 'the state'} is a {type(value).__module__}.{type(value).__qualname__}, which a checkpoint "
-                "cannot hold: use numbers, texts, lists, dictionaries, tensors, or an object with "
-                "state_dict and load_state_dict"
-            )
-        if isinstance(array, Composite):
-            parts = {name: self.encode(part, f"{path}/{name}") for name, part in array.parts.items()}
-            return {"$": "composite", "kind": array.kind, "parts": parts}
-        return self._encode_array(value, array, path)
+        raise InvalidInput(
+            f"{path or 'the state'} is a {type(value).__module__}.{type(value).__qualname__}, which a checkpoint "
+            "cannot hold: use numbers, texts, lists, dictionaries, tensors, or an object with "
+            "state_dict and load_state_dict"
+        )
 
     def _encode_bytes(self, value: bytes, path: str) -> Any:
         if len(value) <= INLINE_BYTES:

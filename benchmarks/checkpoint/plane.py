@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,9 @@ def _await(endpoint: str, process: subprocess.Popen[bytes]) -> None:
     raise SystemExit("MiniStack does not start: install the demo extra")
 
 
+@cache
 def _client(service: str, endpoint: str) -> Any:
+    """Made once: it takes longer than the request it is for, and on the cores that are measured."""
     make: Any = boto3.client  # untyped: the service is a variable here
     return make(
         service,

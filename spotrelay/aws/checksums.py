@@ -19,15 +19,28 @@ STEP = 64 * 2**20  # bytes hashed in one go
 HEADERS = {"crc32c": "ChecksumCRC32C", "crc32": "ChecksumCRC32", "crc64nvme": "ChecksumCRC64NVME"}
 
 
+class Checksum:
+    """The checksum of bytes that come one piece after the other. Its text is "algorithm:base64"."""
+
+    def __init__(self) -> None:
+        self._value = 0
+
+    def update(self, piece: bytes | memoryview) -> None:
+        """The next bytes."""
+        self._value = crt.crc32c(piece, self._value) if crt else zlib.crc32(piece, self._value)
+
+    def __str__(self) -> str:
+        return f"{'crc32c' if crt else 'crc32'}:{base64.b64encode(self._value.to_bytes(4, 'big')).decode()}"
+
+
 def checksum_of(body: Body) -> str:
-    """The checksum that a put of these bytes declares, "algorithm:base64"."""
-    value = 0
+    """The checksum that a put of these bytes declares."""
+    found = Checksum()
     for whole in parts_of(body):
         view = memoryview(whole)
         for start in range(0, len(view), STEP):
-            part = view[start : start + STEP]
-            value = crt.crc32c(part, value) if crt else zlib.crc32(part, value)
-    return f"{'crc32c' if crt else 'crc32'}:{base64.b64encode(value.to_bytes(4, 'big')).decode()}"
+            found.update(view[start : start + STEP])
+    return str(found)
 
 
 def as_header(checksum: str) -> dict[str, str]:

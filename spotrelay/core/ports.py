@@ -244,11 +244,13 @@ class Stream(Protocol):
 class ObjectStore(Protocol):
     """One versioned bucket."""
 
-    def put(self, key: str, body: Body) -> StoredObject:
+    def put(self, key: str, body: Body, checksum: str = "") -> StoredObject:
         """Create an object; nothing is ever overwritten.
 
         Args:
             body: views of bytes are sent as they are, without a copy; they must not change meanwhile.
+            checksum: what `spotrelay.aws.checksums` makes of the body; empty to have it computed. Bytes that
+                do not match it are refused.
 
         Raises:
             AlreadyExists: the key is taken; read it, it may be your own earlier try.

@@ -9,7 +9,8 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from spotrelay.core.errors import AlreadyExists, Damaged, Missing, Unavailable
+from spotrelay.aws.checksums import checksum_of
+from spotrelay.core.errors import AlreadyExists, Damaged, InvalidInput, Missing, Unavailable
 from spotrelay.core.ports import Body, StoredObject, parts_of
 
 
@@ -53,8 +54,10 @@ class MemoryObjects:
         self._keys: dict[str, list[_Version]] = {}  # oldest first
         self._count = 0
 
-    def put(self, key: str, body: Body) -> StoredObject:
+    def put(self, key: str, body: Body, checksum: str = "") -> StoredObject:
         """Create an object; nothing is ever overwritten."""
+        if checksum and checksum != checksum_of(body):
+            raise InvalidInput(f"writing {key}: BadDigest: the bytes do not match the checksum that came with them")
         with self._lock:
             if self._latest(key) is not None:
                 raise AlreadyExists(f"{key} exists already: read it, it may be your own earlier try")

@@ -143,7 +143,7 @@ def test_a_key_that_somebody_else_has_used_is_left_alone() -> None:
 
 def test_a_bucket_that_is_not_there_is_told_once_and_nothing_fails() -> None:
     class Gone(MemoryObjects):
-        def put(self, key: str, body: bytes) -> None:  # type: ignore[override]
+        def put(self, key: str, body: bytes, checksum: str = "") -> None:  # type: ignore[override]
             raise Missing("the bucket is not there")
 
     logbook = Logbook()

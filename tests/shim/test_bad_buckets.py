@@ -31,11 +31,11 @@ class Refusing(MemoryObjects):
         self.closed = True
         self.asked = 0
 
-    def put(self, key: str, body: Body) -> StoredObject:
+    def put(self, key: str, body: Body, checksum: str = "") -> StoredObject:
         self.asked += 1
         if self.closed:
             raise self.refusal
-        return super().put(key, body)
+        return super().put(key, body, checksum)
 
 
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda error: str(error).rpartition("(")[2][:12])

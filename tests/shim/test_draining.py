@@ -16,6 +16,7 @@ import torch
 from spotrelay.core.checkpoint import SaveReason
 from spotrelay.core.errors import Unavailable
 from spotrelay.core.live import ASK_DRAIN, EXIT_DRAINED, EXIT_FENCED, Phase
+from spotrelay.core.ports import Body
 from spotrelay.core.spec import Cadence
 from tests.shim.cluster import Cluster
 from tests.shim.imds import Imds, serving
@@ -232,7 +233,7 @@ def test_what_to_do_with_a_notice_is_decided_within_fifty_milliseconds(
 
 def test_a_bucket_that_hangs_does_not_hold_a_drain_beyond_its_deadline(world: World, imds: Imds) -> None:
     class Hanging:
-        def put(self, key: str, body: bytes | memoryview) -> Any:
+        def put(self, key: str, body: Body, checksum: str = "") -> Any:
             raise Unavailable("no answer")
 
         def __getattr__(self, name: str) -> Any:

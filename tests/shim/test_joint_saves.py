@@ -142,10 +142,10 @@ class Held:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._objects, name)
 
-    def put(self, key: str, body: Any) -> Any:
+    def put(self, key: str, body: Any, checksum: str = "") -> Any:
         self.asked.set()
         assert self.go_on.wait(20)
-        return self._objects.put(key, body)
+        return self._objects.put(key, body, checksum)
 
 
 def test_nothing_is_committed_before_the_last_rank_has_acknowledged(bench: Bench) -> None:
@@ -172,7 +172,7 @@ def test_nothing_is_committed_before_the_last_rank_has_acknowledged(bench: Bench
 
 def test_a_rank_that_fails_fails_the_save_of_all(bench: Bench) -> None:
     class Refusing(Held):
-        def put(self, key: str, body: Any) -> Any:
+        def put(self, key: str, body: Any, checksum: str = "") -> Any:
             raise PermissionError("no way in")
 
     broken = Ports(bench.store, Refusing(bench.objects), bench.publisher)  # type: ignore[arg-type]  # passed through

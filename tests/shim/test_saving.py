@@ -12,12 +12,15 @@ import torch
 from spotrelay.core.checkpoint import Health, SaveReason, decode_manifest
 from spotrelay.core.errors import OutcomeUnknown, Unavailable
 from spotrelay.core.live import EXIT_FENCED, Phase
-from spotrelay.core.ports import StoredObject
+from spotrelay.core.ports import Body, StoredObject
 from spotrelay.core.spec import Cadence
 from spotrelay.testing import Fault, Script, faulty
 from tests.shim.training import STEPS, build, digest, train
 from tests.shim.world import RUN, World, eventually, left_with
 from trainer_shim import shards, wiring
+from trainer_shim.frameworks import torch_staging
+from trainer_shim.frameworks.torch_kinds import described
+from trainer_shim.tree import flatten
 
 
 def ports(world: World, store: Any = None, objects: Any = None) -> wiring.Ports:
@@ -138,14 +141,14 @@ class Blocked:
         self.most = 0
         self._lock = threading.Lock()
 
-    def put(self, key: str, body: bytes | memoryview) -> StoredObject:
+    def put(self, key: str, body: Body, checksum: str = "") -> StoredObject:
         with self._lock:
             self.at_once += 1
             self.most = max(self.most, self.at_once)
         assert self.open.wait(30)
         with self._lock:
             self.at_once -= 1
-        return self._world.objects.put(key, body)
+        return self._world.objects.put(key, body, checksum)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._world.objects, name)
@@ -174,10 +177,10 @@ class Broken:
         self._world = world
         self.broken = True
 
-    def put(self, key: str, body: bytes | memoryview) -> StoredObject:
+    def put(self, key: str, body: Body, checksum: str = "") -> StoredObject:
         if self.broken or "shards/000001/000001/" in key:
             raise Unavailable("the bucket does not answer")
-        return self._world.objects.put(key, body)
+        return self._world.objects.put(key, body, checksum)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._world.objects, name)
@@ -296,8 +299,27 @@ ODD: dict[str, Any] = {
     "scalar": torch.tensor(2.5, dtype=torch.float64),
     "turned": torch.randn(6, 4).t(),
     "strided": torch.randn(20)[::3],
+    "conjugate": torch.randn(3, dtype=torch.complex64).conj(),
+    "negative": torch._neg_view(torch.randn(4)),
     "plain": [1, 2.5, None, "x", (1, 2), {3: b"x" * 1000}],
 }
+
+
+def bits(value: torch.Tensor) -> list[int]:
+    return list(value.resolve_conj().resolve_neg().contiguous().view(-1).view(torch.uint8).tolist())
+
+
+@pytest.mark.parametrize("name", [name for name, value in ODD.items() if isinstance(value, torch.Tensor)])
+def test_every_kind_of_tensor_is_copied_as_its_elements_are(name: str) -> None:
+    value = ODD[name]
+    _, leaves = flatten({"x": value}, lambda each, path: described(each, path, lambda *_: ""))
+    plan = shards.plan(leaves)
+    memory = memoryview(bytearray(plan.size))
+
+    torch_staging.Stager().stage(leaves, plan, 0, memory)
+
+    [piece] = plan.shards[0].pieces
+    assert list(memory[piece.offset : piece.offset + piece.size]) == bits(value)
 
 
 def test_every_kind_of_value_in_extra_comes_back_as_it_was(world: World) -> None:
@@ -316,9 +338,7 @@ def test_every_kind_of_value_in_extra_comes_back_as_it_was(world: World) -> None
         if isinstance(value, torch.Tensor):
             assert extra[name].dtype == value.dtype
             assert extra[name].shape == value.shape
-            assert extra[name].contiguous().view(-1).view(torch.uint8).tolist() == (
-                value.contiguous().view(-1).view(torch.uint8).tolist()
-            )
+            assert bits(extra[name]) == bits(value)
         else:
             assert extra[name] == value
 

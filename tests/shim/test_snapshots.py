@@ -69,10 +69,10 @@ class Held:
         self.go.set()
         self.asked = threading.Semaphore(0)
 
-    def put(self, key: str, body: Body) -> StoredObject:
+    def put(self, key: str, body: Body, checksum: str = "") -> StoredObject:
         self.asked.release()
         assert self.go.wait(20)
-        return self.inner.put(key, body)
+        return self.inner.put(key, body, checksum)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -216,9 +216,9 @@ class Counting(MemoryObjects):
         super().__init__()
         self.sizes: dict[str, int] = {}
 
-    def put(self, key: str, body: Body) -> StoredObject:
+    def put(self, key: str, body: Body, checksum: str = "") -> StoredObject:
         self.sizes[key] = size_of(body)
-        return super().put(key, body)
+        return super().put(key, body, checksum)
 
     def of_save(self, save: int) -> int:
         return sum(size for key, size in self.sizes.items() if f"/shards/000001/{save:06d}/" in key)

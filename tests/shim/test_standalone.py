@@ -121,7 +121,7 @@ from tests.shim.world import new_run
 from trainer_shim import wiring
 
 class Broken(MemoryObjects):
-    def put(self, key, body):
+    def put(self, key, body, checksum=""):
         raise Unavailable("the bucket does not answer")
 
 store = MemoryStore()

@@ -61,10 +61,10 @@ def test_what_arrives_is_what_stands_in_the_shared_buffer(uploader: UploadProces
     keys = [fresh(str(shard)) for shard in range(3)]
 
     with ThreadPoolExecutor(3) as threads:
-        digests = list(threads.map(carrier.digest, range(3)))
-        stored = list(threads.map(carrier.put, range(3), keys))
+        seals = list(threads.map(carrier.seal, range(3)))
+        stored = list(threads.map(carrier.put, range(3), keys, seals))
 
-    assert digests == [xxhash.xxh3_128_hexdigest(body) for body in bodies]
+    assert [each.digest for each in seals] == [xxhash.xxh3_128_hexdigest(body) for body in bodies]
     client = emulator.client("s3")
     for key, body, each in zip(keys, bodies, stored, strict=True):
         assert client.get_object(Bucket=BUCKET, Key=key, VersionId=each.version_id)["Body"].read() == body
@@ -74,35 +74,35 @@ def test_what_arrives_is_what_stands_in_the_shared_buffer(uploader: UploadProces
 def test_a_key_that_is_taken_is_the_same_error_as_here(uploader: UploadProcess) -> None:
     carrier, _ = loaded(uploader)
     key = fresh("0")
-    carrier.put(0, key)
+    carrier.put(0, key, carrier.seal(0))
 
     with pytest.raises(AlreadyExists, match=key):
-        carrier.put(2, key)
+        carrier.put(2, key, carrier.seal(2))
 
 
 def test_a_process_that_was_killed_is_followed_by_another(uploader: UploadProcess) -> None:
     carrier, bodies = loaded(uploader)
-    carrier.digest(0)
+    carrier.seal(0)
     assert uploader._process is not None
     first = uploader._process.pid
 
     os.kill(first, signal.SIGKILL)
     eventually(lambda: uploader._process is None, "its end is noticed")
 
-    assert carrier.digest(2) == xxhash.xxh3_128_hexdigest(bodies[2])
+    assert carrier.seal(2).digest == xxhash.xxh3_128_hexdigest(bodies[2])
     assert uploader._process is not None and uploader._process.pid != first
 
 
 def test_who_waits_when_the_process_dies_is_told_so(uploader: UploadProcess) -> None:
     carrier, _ = loaded(uploader)
-    carrier.digest(0)
+    carrier.seal(0)
     assert uploader._process is not None
     os.kill(uploader._process.pid, signal.SIGSTOP)
     said: list[Exception] = []
 
     def ask() -> None:
         try:
-            carrier.digest(2)
+            carrier.seal(2)
         except Unavailable as error:
             said.append(error)
 
@@ -119,34 +119,34 @@ def test_a_process_that_is_stuck_is_ended_and_followed_by_another(
     uploader: UploadProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     carrier, bodies = loaded(uploader)
-    carrier.digest(0)
+    carrier.seal(0)
     assert uploader._process is not None
     os.kill(uploader._process.pid, signal.SIGSTOP)
     monkeypatch.setattr(process, "LONGEST_S", 0.3)
 
     with pytest.raises(Unavailable, match="has ended"):
-        carrier.digest(1)
+        carrier.seal(1)
     monkeypatch.setattr(process, "LONGEST_S", 60.0)
 
-    assert carrier.digest(2) == xxhash.xxh3_128_hexdigest(bodies[2])
+    assert carrier.seal(2).digest == xxhash.xxh3_128_hexdigest(bodies[2])
 
 
 def test_signals_to_the_whole_group_leave_it_to_the_training_process(uploader: UploadProcess) -> None:
     carrier, bodies = loaded(uploader)
-    carrier.digest(0)
+    carrier.seal(0)
     assert uploader._process is not None
     pid = uploader._process.pid
 
     for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         os.kill(pid, each)
 
-    assert carrier.digest(1) == xxhash.xxh3_128_hexdigest(bodies[1])
+    assert carrier.seal(1).digest == xxhash.xxh3_128_hexdigest(bodies[1])
     assert uploader._process is not None and uploader._process.pid == pid
 
 
 def test_it_ends_with_the_process_that_attached(uploader: UploadProcess) -> None:
     carrier, _ = loaded(uploader)
-    carrier.digest(0)
+    carrier.seal(0)
     process = uploader._process
     assert process is not None and uploader._socket is not None
 
@@ -164,4 +164,4 @@ def test_a_buffer_that_grew_is_shared_anew(uploader: UploadProcess) -> None:
 
         carrier = uploader.carrier(buffer, [size], Places(plan, buffer.size, 1.0))
 
-        assert carrier.digest(0) == xxhash.xxh3_128_hexdigest(bytes([size % 251]) * size)
+        assert carrier.seal(0).digest == xxhash.xxh3_128_hexdigest(bytes([size % 251]) * size)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -79,7 +78,7 @@ class JaxFramework:
     def describe(self, value: Any, path: str) -> Array | None:
         """See `trainer_shim.framework.Framework.describe`."""
         found = jax_arrays.describe(value, path)
-        return None if found is None else replace(found, group=self._group(path))
+        return None if found is None else found._replace(group=self._group(path))
 
     @property
     def pin(self) -> Pin | None:

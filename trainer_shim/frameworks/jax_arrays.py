@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy
 
 from spotrelay.core.errors import InvalidInput
+from trainer_shim import finite as patterns
 from trainer_shim.tree import Array
 
 NUMPY = "numpy."  # before the type of an array of NumPy's
@@ -189,9 +190,8 @@ def finite(data: memoryview, dtype: str) -> bool:
     """Whether these bytes of a floating type hold neither an infinity nor a NaN."""
     kind = _type(dtype)
     assert kind is not None
-    if kind.name == "bfloat16":
-        bits = numpy.frombuffer(data, numpy.uint16)  # its own type has no fast test
-        return not bool(((bits & 0x7F80) == 0x7F80).any())
+    if patterns.has_patterns(kind.name):
+        return patterns.finite(data, kind.name)
     return bool(numpy.isfinite(numpy.frombuffer(data, kind)).all())
 
 

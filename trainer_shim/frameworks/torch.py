@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 
 from spotrelay.core.errors import InvalidInput
 from spotrelay.core.ports import Body
+from trainer_shim.finite import finite, has_patterns
 from trainer_shim.frameworks import feeding, torch_data, torch_random, torch_ranks, torch_staging
 from trainer_shim.frameworks.extra import Extra
 from trainer_shim.frameworks.torch_fitting import (
@@ -100,7 +100,7 @@ class TorchFramework:
             raise InvalidInput(f"{path} is a DTensor: only models and optimizers may hold one")
         found = described(value, path, self._group)
         if isinstance(found, Array) and path in self.sharded.names and not found.size:
-            return replace(found, identity=(path,))  # empty pieces of different arrays are not the same memory
+            return found._replace(identity=(path,))  # empty pieces of different arrays are not the same memory
         return found
 
     @property
@@ -141,14 +141,13 @@ class TorchFramework:
 
     def not_finite(self, leaves: Sequence[Leaf], plan: Plan, shard: int, memory: memoryview | None) -> tuple[str, ...]:
         """See `trainer_shim.framework.Framework.not_finite`."""
-        arrays = self._stager.staged(leaves, plan, shard, memory) if memory is not None else None
         broken = []
-        for index, piece in enumerate(plan.shards[shard].pieces):
+        for piece in plan.shards[shard].pieces:
             leaf = leaves[piece.leaf]
-            if leaf.group not in WATCHED:
+            if leaf.group not in WATCHED or not piece.size or not has_patterns(leaf.dtype):
                 continue
-            array = leaf.value.detach() if arrays is None else arrays[index]
-            if array.is_floating_point() and not _finite(array):
+            here = torch_staging.in_place(leaf, piece) if memory is None else memory[piece.offset :][: piece.size]
+            if not finite(here, leaf.dtype):
                 broken.append(leaf.name)
         return tuple(dict.fromkeys(broken))
 

@@ -6,7 +6,6 @@ import os
 import platform
 import threading
 import time
-from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -203,7 +202,7 @@ class _RankWriter:
     def _store(self, leaves: list[Leaf]) -> list[Written]:
         if not leaves:
             return []
-        named = [replace(leaf, name=f"{leaf.name}~{number}") for number, leaf in enumerate(leaves)]  # unique for sure
+        named = [leaf._replace(name=f"{leaf.name}~{number}") for number, leaf in enumerate(leaves)]  # unique for sure
         plan = shards.plan(named)
         stored = together(lambda planned: self._store_shard(named, planned), plan.shards)
         sizes = {piece.entry: piece.size for planned in plan.shards for piece in planned.pieces}

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from trainer_shim.frameworks.torch_kinds import one_run_of_bytes
 from trainer_shim.frameworks.torch_sparse import COMPRESSED
 from trainer_shim.voice import say
 
@@ -93,7 +94,7 @@ def _plain(value: Any) -> bool:
 
 
 def _copy(there: torch.Tensor, here: torch.Tensor) -> None:
-    if _is_one_run_of_bytes(here) and _is_one_run_of_bytes(there):
+    if one_run_of_bytes(here) and one_run_of_bytes(there):
         # torch would wake its threads for each tensor, which costs more than the copy itself.
         ctypes.memmove(here.data_ptr(), there.data_ptr(), here.nbytes)
         return
@@ -102,10 +103,6 @@ def _copy(there: torch.Tensor, here: torch.Tensor) -> None:
             here, there = here.narrow(dimension, 0, 1), there.narrow(dimension, 0, 1)
     with torch.no_grad():
         here.copy_(there)
-
-
-def _is_one_run_of_bytes(value: torch.Tensor) -> bool:
-    return value.device.type == "cpu" and value.is_contiguous() and not value.is_conj() and not value.is_neg()
 
 
 def optimizer_misfits(name: str, kind: str, saved: Mapping[str, Any], live: torch.optim.Optimizer) -> list[str]:

@@ -24,18 +24,30 @@ def described(value: Any, path: str, group: Callable[[Any, str], str]) -> Array 
     """
     if not isinstance(value, torch.Tensor):
         return None
-    dtype = str(value.dtype).removeprefix("torch.")
-    if value.is_meta or value.is_quantized or not _can_be_copied(value.dtype):
-        kind = "a meta tensor" if value.is_meta else f"a quantized or packed tensor ({dtype})"
-        raise InvalidInput(f"{path} is {kind}: a checkpoint cannot hold it. Materialise it before attach()")
+    kind = value.dtype
+    dtype = name_of(kind)
+    if value.is_meta or value.is_quantized or not _can_be_copied(kind):
+        what = "a meta tensor" if value.is_meta else f"a quantized or packed tensor ({dtype})"
+        raise InvalidInput(f"{path} is {what}: a checkpoint cannot hold it. Materialise it before attach()")
     if value.layout is not torch.strided:
         apart = taken_apart(value)
         if apart is None:
             raise InvalidInput(f"{path} is a {value.layout} tensor: a checkpoint cannot hold it")
         return apart
     shape = tuple(value.shape)
-    where = (value.data_ptr(), value.device, value.dtype, shape, value.stride(), value.is_conj(), value.is_neg())
-    return Array(dtype, shape, value.numel() * value.element_size(), where, group(value, path))
+    where = (value.data_ptr(), value.device, kind, shape, value.stride(), value.is_conj(), value.is_neg())
+    return Array(dtype, shape, value.nbytes, where, group(value, path))
+
+
+def one_run_of_bytes(value: torch.Tensor) -> bool:
+    """Whether its elements lie on the CPU one behind the other, and not their conjugates or negatives."""
+    return value.is_cpu and value.is_contiguous() and not value.is_conj() and not value.is_neg()
+
+
+@cache
+def name_of(dtype: torch.dtype) -> str:
+    """The type's name in a checkpoint."""
+    return str(dtype).removeprefix("torch.")
 
 
 def dtype_of(name: str) -> torch.dtype:

@@ -122,7 +122,7 @@ def _unwrapped(model: Any) -> Any:
 
 
 def _piece(array: torch.Tensor) -> Any:
-    piece = array.detach().reshape(-1)[:WITNESSED].cpu().contiguous()
+    piece = array.detach().reshape(-1)[:WITNESSED].cpu().resolve_conj().resolve_neg().contiguous()
     return piece.view(torch.uint8).numpy()
 
 

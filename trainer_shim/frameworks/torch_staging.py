@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from spotrelay.core.ports import Body
+from trainer_shim.frameworks.torch_kinds import one_run_of_bytes
 from trainer_shim.shards import Piece, Plan
 from trainer_shim.tree import BYTES, Leaf
 
@@ -23,18 +24,27 @@ class Stager:
 
     def stage(self, leaves: Sequence[Leaf], plan: Plan, shard: int, memory: memoryview) -> None:
         """Begin to copy the arrays of one shard to their places."""
-        for piece, target in zip(plan.shards[shard].pieces, self.staged(leaves, plan, shard, memory), strict=True):
-            leaf = leaves[piece.leaf]
-            if leaf.dtype == BYTES:
-                memory[piece.offset : piece.offset + piece.size] = _bytes(leaf, piece)
-            elif piece.size:
-                self._copy(_flat_part(leaf, piece), target)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        for index, piece in enumerate(plan.shards[shard].pieces):
+            value = leaves[piece.leaf].value
+            if not piece.size:
+                continue
+            if not isinstance(value, torch.Tensor):
+                memory[piece.offset : piece.offset + piece.size] = _bytes(leaves[piece.leaf], piece)
+            elif one_run_of_bytes(value):
+                # Torch would split each copy over its threads and wait for the slowest, which on a machine that is
+                # busy costs ten times the copy itself. One core fills the memory's bandwidth, or nearly.
+                ctypes.memmove(address + piece.offset, value.data_ptr() + piece.start, piece.size)
+            else:
+                target = self._staged(leaves, plan, shard, memory, address)[index]
+                self._copy(_flat_part(leaves[piece.leaf], piece), target)
 
-    def staged(self, leaves: Sequence[Leaf], plan: Plan, shard: int, memory: memoryview) -> list[torch.Tensor]:
+    def _staged(
+        self, leaves: Sequence[Leaf], plan: Plan, shard: int, memory: memoryview, address: int
+    ) -> list[torch.Tensor]:
         """Views of the shard's memory, one for each of its pieces."""
         if plan is not self._plan:
             self._plan, self._views = plan, {}
-        address = torch.frombuffer(memory, dtype=torch.uint8, count=1).data_ptr()
         found = self._views.get((shard, address))
         if found is None:
             views = [_view(leaves[piece.leaf], piece, memory) for piece in plan.shards[shard].pieces]
@@ -47,11 +57,6 @@ class Stager:
             self._streams[self._begun.pop()].synchronize()
 
     def _copy(self, source: torch.Tensor, target: torch.Tensor) -> None:
-        if source.is_cpu and source.is_contiguous():
-            # Torch would split each copy over its threads and wait for the slowest, which on a machine that is
-            # busy costs ten times the copy itself. One core fills the memory's bandwidth, or nearly.
-            ctypes.memmove(target.data_ptr(), source.data_ptr(), target.nbytes)
-            return
         if not source.is_cuda:
             target.copy_(source)
             return
@@ -93,10 +98,15 @@ def bodies(leaves: Sequence[Leaf], plan: Plan) -> list[Body] | None:
             if leaf.dtype == BYTES:
                 parts.append(memoryview(_bytes(leaf, piece)))
             elif piece.size:
-                part = _flat_part(leaf, piece).contiguous().reshape(-1)
-                parts.append(part.view(torch.uint8).numpy().data)
+                parts.append(in_place(leaf, piece))
         found.append(parts)
     return found
+
+
+def in_place(leaf: Leaf, piece: Piece) -> memoryview:
+    """The bytes of a piece of an array on the CPU, where they are if they lie there as they are meant."""
+    part = _flat_part(leaf, piece).resolve_conj().resolve_neg().contiguous()
+    return part.reshape(-1).view(torch.uint8).numpy().data
 
 
 def pin(device: torch.device, address: int, size: int) -> Callable[[], None]:

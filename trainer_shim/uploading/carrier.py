@@ -6,17 +6,17 @@ from collections.abc import Callable
 from typing import Protocol
 
 from spotrelay.core.ports import Body, ObjectStore, StoredObject
-from trainer_shim.uploading.digests import content_digest
+from trainer_shim.uploading.digests import Seal, seal
 
 
 class Carrier(Protocol):
     """Works on shards by their index in the plan. Calls may come from several threads."""
 
-    def digest(self, shard: int) -> str:
-        """xxh3-128 of the shard's bytes, 32 hexadecimal digits."""
+    def seal(self, shard: int) -> Seal:
+        """What the shard's bytes sum up to."""
         ...
 
-    def put(self, shard: int, key: str) -> StoredObject:
+    def put(self, shard: int, key: str, sealed: Seal) -> StoredObject:
         """Create the object. Raises as `ObjectStore.put`."""
         ...
 
@@ -28,10 +28,10 @@ class CarrierHere:
         self._objects = objects
         self._body = body
 
-    def digest(self, shard: int) -> str:
-        """See `Carrier.digest`."""
-        return content_digest(self._body(shard))
+    def seal(self, shard: int) -> Seal:
+        """See `Carrier.seal`."""
+        return seal(self._body(shard))
 
-    def put(self, shard: int, key: str) -> StoredObject:
+    def put(self, shard: int, key: str, sealed: Seal) -> StoredObject:
         """See `Carrier.put`."""
-        return self._objects.put(key, self._body(shard))
+        return self._objects.put(key, self._body(shard), sealed.checksum)

@@ -22,7 +22,7 @@ from spotrelay.aws.object_store import S3ObjectStore
 from spotrelay.core.errors import SpotrelayError
 from spotrelay.core.ports import ObjectStore
 from trainer_shim.together import CONNECTIONS
-from trainer_shim.uploading.digests import content_digest
+from trainer_shim.uploading.digests import seal
 
 LONGEST_MESSAGE = 64 * 2**10  # bytes
 LOOK_S = 1.0  # between looks at whether the training process is still there
@@ -69,9 +69,9 @@ class Uploader:
 
     def _done(self, request: dict[str, Any]) -> dict[str, Any]:
         body = self._memory[request["buffer"]][request["begin"] : request["begin"] + request["size"]]
-        if request["do"] == "digest":
-            return {"digest": content_digest(body)}
-        return {"stored": asdict(self._bucket().put(request["key"], body))}
+        if request["do"] == "seal":
+            return {"seal": asdict(seal(body))}
+        return {"stored": asdict(self._bucket().put(request["key"], body, request["checksum"]))}
 
     def _bucket(self) -> ObjectStore:
         with self._connecting:

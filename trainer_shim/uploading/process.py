@@ -20,6 +20,7 @@ import trainer_shim
 from spotrelay.core import errors
 from spotrelay.core.ports import StoredObject
 from trainer_shim.staging import Places, StagingBuffer
+from trainer_shim.uploading.digests import Seal
 
 LONGEST_MESSAGE = 64 * 2**10  # bytes
 LONGEST_S = 1800.0  # for one answer: a shard through a bucket that takes 40 kB a second
@@ -164,15 +165,13 @@ class CarrierThere:
         self._sizes = sizes
         self._places = places
 
-    def digest(self, shard: int) -> str:
-        """See `Carrier.digest`."""
-        digest = self._ask({"do": "digest"}, shard)["digest"]
-        assert isinstance(digest, str)
-        return digest
+    def seal(self, shard: int) -> Seal:
+        """See `Carrier.seal`."""
+        return Seal(**self._ask({"do": "seal"}, shard)["seal"])
 
-    def put(self, shard: int, key: str) -> StoredObject:
+    def put(self, shard: int, key: str, sealed: Seal) -> StoredObject:
         """See `Carrier.put`."""
-        return StoredObject(**self._ask({"do": "put", "key": key}, shard)["stored"])
+        return StoredObject(**self._ask({"do": "put", "key": key, "checksum": sealed.checksum}, shard)["stored"])
 
     def _ask(self, request: dict[str, Any], shard: int) -> dict[str, Any]:
         place = {"begin": self._places.begin_of(shard), "size": self._sizes[shard]}
