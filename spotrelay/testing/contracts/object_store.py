@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from spotrelay.core.errors import AlreadyExists, Damaged, Missing, Unavailable
+from spotrelay.aws.checksums import checksum_of
+from spotrelay.core.errors import AlreadyExists, Damaged, InvalidInput, Missing, Unavailable
 from spotrelay.core.ports import ObjectStore, StoredObject
 from spotrelay.testing.contracts.race import RACERS, of_kind, persistent, race
 from spotrelay.testing.contracts.samples import new_id
@@ -46,6 +47,21 @@ class ObjectStoreContract:
 
         assert stored == objects.head(f"{prefix}a")
         assert objects.get(f"{prefix}a") == buffer[7 : 7 + size]
+
+    def test_a_checksum_that_was_known_before_is_the_one_that_is_stored(
+        self, objects: ObjectStore, prefix: str
+    ) -> None:
+        stored = objects.put(f"{prefix}a", b"shard", checksum_of(b"shard"))
+
+        assert objects.get(f"{prefix}a") == b"shard"
+        assert stored.checksum.partition(":")[2]
+
+    def test_bytes_that_differ_from_their_checksum_are_refused(self, objects: ObjectStore, prefix: str) -> None:
+        with pytest.raises(InvalidInput, match="BadDigest"):
+            objects.put(f"{prefix}a", b"shard", checksum_of(b"Shard"))
+
+        with pytest.raises(Missing):
+            objects.head(f"{prefix}a")
 
     @pytest.mark.parametrize("size", [0, 1, 3_000_000])
     @pytest.mark.parametrize("chunk", [1_000_003, 4_000_000])
