@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from spotrelay.aws.places import Places, parse_places
 from spotrelay.core.errors import InvalidInput
 from spotrelay.core.line import LAUNCHES_A_SECOND
+from spotrelay.core.scoring import Transfer
 
 TABLE = "SPOTRELAY_TABLE"
 BUCKET = "SPOTRELAY_BUCKET"
@@ -22,6 +23,7 @@ PLACES = "SPOTRELAY_PLACES"  # JSON: region to launch template, version and subn
 SWITCH = "SPOTRELAY_SWITCH"  # name of the SSM parameter that stops every launch
 RUNS_QUEUE = "SPOTRELAY_RUNS_QUEUE"  # URL; where the sweep puts runs that are due
 LAUNCH_RATE = "SPOTRELAY_LAUNCH_RATE"  # launches a second that EC2 takes in one region once it throttles
+TRANSFER_PRICE = "SPOTRELAY_TRANSFER_PRICE"  # dollars for a GiB from the bucket's region into another one
 TIME_SCALE = "SPOTRELAY_TIME_SCALE"  # factor on every waiting time; 1 in production
 
 DAY_DOLLARS = "SPOTRELAY_DAY_DOLLARS"  # what all machines of the stack may cost in a day; "none": not counted
@@ -68,6 +70,7 @@ class Settings:
     runs_queue: str = ""  # empty: the sweep answers due runs itself
     time_scale: float = 1.0
     launch_rate: float = LAUNCHES_A_SECOND
+    transfer_price: float = Transfer.dollars_per_gib
     day_dollars: float | None = None
 
 
@@ -91,6 +94,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         switch=environment[SWITCH],
         runs_queue=environment.get(RUNS_QUEUE, ""),
         time_scale=_factor(TIME_SCALE, environment.get(TIME_SCALE) or "1"),
+        transfer_price=_factor(TRANSFER_PRICE, environment.get(TRANSFER_PRICE) or str(Transfer.dollars_per_gib)),
         launch_rate=_factor(LAUNCH_RATE, environment.get(LAUNCH_RATE) or str(LAUNCHES_A_SECOND)),
         day_dollars=_dollars(DAY_DOLLARS, environment.get(DAY_DOLLARS, "")),
     )

@@ -29,6 +29,7 @@ from spotrelay.aws.switch import SsmSwitch
 from spotrelay.core.budget import BLOCK, Books, Budget
 from spotrelay.core.clockwork import Timings
 from spotrelay.core.line import Pace
+from spotrelay.core.scoring import Transfer
 from spotrelay.core.site import Site
 
 
@@ -81,7 +82,13 @@ def control_plane(settings: Settings, telemetry: PowertoolsTelemetry) -> Control
         publisher=BusPublisher(Later(clients, "events"), settings.bus),
         switch=SsmSwitch(Later(clients, "ssm"), settings.switch),
         clock=SystemClock(),
-        site=Site(settings.places.zones, Timings().scaled(settings.time_scale), budget=_budget(settings)),
+        site=Site(
+            settings.places.zones,
+            Timings().scaled(settings.time_scale),
+            home=settings.home_region,
+            transfer=Transfer(settings.transfer_price),
+            budget=_budget(settings),
+        ),
         telemetry=telemetry,
         pause=time.sleep,
         runs_queue=SqsRunsQueue(Later(clients, "sqs"), settings.runs_queue) if settings.runs_queue else None,

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from infra.host import ROOT, host_architecture, host_python
 from spotrelay.core.line import LAUNCHES_A_SECOND
+from spotrelay.core.scoring import Transfer
 
 NO_CEILING = 1e9  # dollars a day: the money is counted, and nothing is ever refused
 KEY = "spotrelay"  # of the context: one mapping, and `spotrelay:<key>` for a single value on the command line
@@ -119,6 +120,7 @@ class Config(_Image):
     budget_dollars_per_day: Annotated[float, Field(ge=0, le=1e6)] | None = None  # of all machines; empty: no ceiling
     spend_dollars_per_hour: Annotated[float, Field(gt=0, le=1e6)] | None = None  # alarmed above; empty: never
     concurrency: Annotated[int, Field(ge=2, le=1000)] = 50
+    transfer_price: Annotated[float, Field(gt=0, le=10)] = Transfer.dollars_per_gib  # from the bucket's region
     launch_rate: Annotated[float, Field(gt=0, le=1000)] = LAUNCHES_A_SECOND  # a second and region, as AWS allows you
     tags: dict[str, str] = Field(default_factory=dict)
 

@@ -136,6 +136,7 @@ class HomeStack(Stack):
             settings.SWITCH: self.switch.name,
             settings.TIME_SCALE: "1",
             settings.LAUNCH_RATE: str(self._config.launch_rate),
+            settings.TRANSFER_PRICE: str(self._config.transfer_price),
             settings.DAY_DOLLARS: self._config.day_dollars,
         }
 

@@ -33,6 +33,7 @@ from spotrelay.core.gang import is_packing, left_behind, parting_moments
 from spotrelay.core.lifecycle import hours_end, machines_so_far, why_let_go
 from spotrelay.core.placement import FailureScope, Pool, next_rung, reopens_at
 from spotrelay.core.run import Attempt, AttemptState, Run, RunStatus, silence_of
+from spotrelay.core.scored import scored
 from spotrelay.core.site import Site
 from spotrelay.core.spec import NoCheckpoint, pools_of
 from spotrelay.core.spending import dearest, moments, no_money, pay, price_of, rate
@@ -290,7 +291,8 @@ def _climb(run: Run, generation: int, cause: str, now: datetime, site: Site) -> 
     if not pools:
         return Wait(now + site.timings.watch, "no price is known for any pool, and there is a dollar ceiling")
     lasting = worth(site.experience, pools, now, scale) if site.experience else None
-    rung = next_rung(pools, run.refusals, _lost_pools(run), now, scale, lasting)
+    progress = scored(run, pools, lasting, site)
+    rung = next_rung(pools, run.refusals, _lost_pools(run), now, scale, lasting, progress)
     backoff = site.timings.backoff * 2.0 ** min(max(run.backoffs - 1, 0), 6)
     if rung is None:
         until = max(reopens_at(pools, run.refusals, now, scale) or now, now + min(backoff, site.timings.backoff_most))

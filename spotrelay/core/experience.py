@@ -45,6 +45,7 @@ class PoolRecord:
     trouble_at: datetime | None = None  # the last refusal or loss
     refusal: Refusal | None = None  # the last one, until a machine is given
     machines: tuple[Tenure, ...] = ()  # that we hold there now, oldest first
+    price: float | None = None  # dollars an hour, as it was last told
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,14 @@ def ended(
             machines=tuple(m for m in record.machines if m is not tenure),
         ),
     )
+
+
+def priced(experience: Experience, pool: Pool, price: float, now: datetime, scale: float = 1.0) -> Experience:
+    """The experience once a price was told."""
+    old = experience.record_of(pool)
+    if old is not None and old.price == price:
+        return experience
+    return _with(experience, replace(_record(experience, pool, now, scale), price=price))
 
 
 def _refused(record: PoolRecord, refusal: Refusal, scale: float) -> PoolRecord:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
-from spotrelay.core.experience import Experience, answered, ended
+from spotrelay.core.experience import Experience, answered, ended, priced
 from spotrelay.core.placement import Pool, Refusal
 from spotrelay.core.run import Attempt, Run
 
@@ -19,6 +19,7 @@ class Event(Enum):
     REFUSED = "refused"
     TAKEN = "taken"  # EC2 takes the machine back, or it died
     LET_GO = "let-go"  # we ended it, or its program did
+    PRICED = "priced"  # what a machine there costs was told
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Lesson:
     at: datetime
     instance_id: str = ""  # empty for a refusal
     refusal: Refusal | None = None
+    price: float | None = None
 
 
 def lessons(before: Run, after: Run) -> tuple[Lesson, ...]:
@@ -45,6 +47,8 @@ def learnt(experience: Experience, what: Iterable[Lesson], scale: float = 1.0) -
                 experience = answered(experience, None, None, (lesson.refusal,), lesson.at, scale)
             case Event.GIVEN:
                 experience = answered(experience, lesson.instance_id, lesson.pool, (), lesson.at, scale)
+            case Event.PRICED if lesson.price is not None:
+                experience = priced(experience, lesson.pool, lesson.price, lesson.at, scale)
             case Event.TAKEN | Event.LET_GO:
                 taken = lesson.event is Event.TAKEN
                 experience = ended(experience, lesson.pool, lesson.instance_id, taken, lesson.at, scale)
@@ -60,6 +64,8 @@ def _lessons(before: Run, after: Run) -> Iterator[Lesson]:
             continue
         if old is None or old.instance_id is None:
             yield Lesson(Event.GIVEN, attempt.pool, attempt.launched_at, attempt.instance_id)
+        if attempt.price is not None and (old is None or old.price is None):
+            yield Lesson(Event.PRICED, attempt.pool, attempt.launched_at, attempt.instance_id, price=attempt.price)
         over = _over_at(attempt)
         if over is not None and (old is None or _over_at(old) is None):
             event = Event.TAKEN if _was_taken(attempt, after) else Event.LET_GO

@@ -70,6 +70,14 @@ class Rung:
     placement_group: str = ""  # name of the cluster placement group that they go into
 
 
+@dataclass(frozen=True)
+class Score:
+    """What an hour of progress in a pool costs: see `spotrelay.core.scoring`."""
+
+    dollars: float  # for comparison: the wishes of the spec are in it
+    why: str
+
+
 REMEMBERED: dict[FailureScope, timedelta] = {
     FailureScope.POOL: timedelta(minutes=3),
     FailureScope.ZONE: timedelta(minutes=5),
@@ -141,6 +149,7 @@ def next_rung(
     now: datetime,
     scale: float = 1.0,
     worth: Mapping[Pool, float] | None = None,
+    scores: Mapping[Pool, Score] | None = None,
 ) -> Rung | None:
     """The next launch request's pools, or None when every pool is refused for now.
 
@@ -156,19 +165,30 @@ def next_rung(
         now: the control plane's clock, UTC.
         scale: factor on every memory, for a demo whose clocks run fast.
         worth: hours that a machine may be expected to last, by pool; None or empty when nothing is known.
+        scores: what an hour of progress costs, by pool; where it is known it decides, and the hours that
+            machines last are in it. None or empty where pools differ in nothing else.
     """
     values = _values(pools, worth or {})
-    ranked = sorted(pools, key=lambda p: (p.market != Market.SPOT.value, -values[p])) if values else pools
+    ranked = _ranked(pools, values, scores or {})
     shut = closed(pools, refusals, now, scale)
     open_pools = [p for p in ranked if p not in shut]
     fresh = [p for p in open_pools if not any(p == q and now < at + LOST_FOR * scale for q, at in lost)]
-    best = "expected to last longest" if values else "preferred"
+    best = "cheapest" if scores else "expected to last longest" if values else "preferred"
     for group, why in ((fresh, best), (open_pools, "only lately lost pools are left")):
         if group:
             same = tuple(p for p in group if _one_request(p, group[0]) and _worth_asking(p, group[0], values))
             zones = ", ".join(p.zone for p in same)
-            return Rung(same, f"{same[0].instance_type} {same[0].market} in {zones} ({why})")
+            reason = f"{scores[same[0]].why}; {why}" if scores else why
+            return Rung(same, f"{same[0].instance_type} {same[0].market} in {zones} ({reason})")
     return None
+
+
+def _ranked(
+    pools: tuple[Pool, ...], values: Mapping[Pool, float], scores: Mapping[Pool, Score]
+) -> tuple[Pool, ...] | list[Pool]:
+    if scores:
+        return sorted(pools, key=lambda p: (p.market != Market.SPOT.value, scores[p].dollars))
+    return sorted(pools, key=lambda p: (p.market != Market.SPOT.value, -values[p])) if values else pools
 
 
 def _values(pools: tuple[Pool, ...], worth: Mapping[Pool, float]) -> dict[Pool, float]:

@@ -8,6 +8,7 @@ from spotrelay.core.budget import Budget
 from spotrelay.core.clockwork import Timings
 from spotrelay.core.experience import Experience
 from spotrelay.core.placement import Pool
+from spotrelay.core.scoring import Transfer
 
 
 @dataclass(frozen=True)
@@ -19,4 +20,6 @@ class Site:
     launches_allowed: bool = True  # the kill switch, asked when a launch is due
     prices: dict[Pool, float] | None = None  # dollars an hour; asked when the run or the account has a ceiling
     experience: Experience | None = None  # of the account, asked when a launch is due; None: nothing is known
+    home: str = ""  # region of the bucket; empty: fetching a checkpoint costs nothing anywhere
+    transfer: Transfer = field(default_factory=Transfer)  # of a checkpoint into another region
     budget: Budget | None = None  # of the account; None: it has no ceiling
