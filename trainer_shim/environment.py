@@ -29,6 +29,8 @@ class Identity:
     cache: Path | None = None  # shards that the agent fetched while Python was starting
     state: Path | None = None  # where the agent looks for a sign of us
     metadata: str | None = METADATA  # the machine's metadata service; None: there is none
+    nodes: int = 1  # machines of the attempt
+    address: str = ""  # of this machine, for the others
 
     @property
     def timings(self) -> Timings:
@@ -52,11 +54,13 @@ def read_identity(environ: Mapping[str, str]) -> Identity | None:
             "To train without Spotrelay, unset SPOTRELAY_RUN"
         )
     generation, scale = environ["SPOTRELAY_GENERATION"], environ.get("SPOTRELAY_TIME_SCALE") or "1"
+    nodes = environ.get("SPOTRELAY_NODES") or "1"
     try:
-        numbers = int(generation), float(scale)
+        numbers = int(generation), float(scale), int(nodes)
     except ValueError as error:
         raise InvalidInput(
-            f"SPOTRELAY_GENERATION={generation!r} or SPOTRELAY_TIME_SCALE={scale!r} is no number"
+            f"SPOTRELAY_GENERATION={generation!r}, SPOTRELAY_TIME_SCALE={scale!r} or SPOTRELAY_NODES={nodes!r} is no "
+            "number"
         ) from error
     return Identity(
         checked_run_id(environ["SPOTRELAY_RUN"]),
@@ -70,6 +74,8 @@ def read_identity(environ: Mapping[str, str]) -> Identity | None:
         _folder(environ.get("SPOTRELAY_CACHE")),
         _folder(environ.get("SPOTRELAY_STATE")),
         _metadata(environ),
+        numbers[2],
+        environ.get("SPOTRELAY_ADDRESS", ""),
     )
 
 

@@ -23,7 +23,7 @@ class Pulse:
         self._store = store
         self._every_s = identity.timings.beat.total_seconds()
         self._lock = threading.Lock()
-        self._beat = Heartbeat(identity.run_id, identity.generation, 0, Phase.WAITING)
+        self._beat = Heartbeat(identity.run_id, identity.generation, 0, Phase.WAITING, address=identity.address)
         self._sources: dict[str, Callable[[], str]] = {}
         self._errands: list[Callable[[], None]] = []
         self._listeners: list[Callable[[str], None]] = []

@@ -10,7 +10,7 @@ from spotrelay.core.cadence import LastSave
 from spotrelay.core.checkpoint import SaveReason
 from spotrelay.core.errors import Fenced, InvalidInput, SpotrelayError
 from spotrelay.core.lease import Lease
-from spotrelay.core.live import ASK_DRAIN, EXIT_DRAINED, EXIT_FENCED, Phase
+from spotrelay.core.live import ASK_DRAIN, EXIT_DRAINED, EXIT_FENCED, EXIT_PARTED, Phase
 from trainer_shim.agreement import Agreement, Moment, Word
 from trainer_shim.checking import Check
 from trainer_shim.checkpointer import Checkpointer, Data
@@ -558,7 +558,7 @@ class Session:
         self._pulse.stop()
         self._herald.flush(2.0)
         self._watcher.stop()
-        written = self._marker.leave_word(self.identity.generation, code) if self._team.leads else False
+        written = not self._team.ranks.watches or self._marker.leave_word(self.identity.generation, code)
         raise SystemExit(exit_status(code, self._team.part(written), self._team.size))
 
     def _leave_alone(self, error: Parted) -> NoReturn:
@@ -568,6 +568,8 @@ class Session:
         self._closed = True
         self._watcher.stop()
         self._pulse.stop()
+        if self.identity.nodes > 1 and self._team.ranks.watches:
+            self._marker.leave_word(self.identity.generation, EXIT_PARTED)  # the cause may be on another machine
         raise SystemExit(EXIT_REFUSED)
 
 

@@ -79,10 +79,10 @@ class Team:
         return value if self.size == 1 else self.ranks.gather(value, within_s)[0]
 
     def part(self, said: bool) -> bool:
-        """Wait, not for long, until every rank has come to the same end; whether rank 0 `said` so."""
+        """Wait, not for long, until every rank has come to the same end; whether all `said` so."""
         if self.size == 1:
             return said
         try:
-            return bool(self.ranks.gather(said, FAREWELL_S)[0])
+            return all(self.ranks.gather(said, FAREWELL_S))
         except Parted:
             return False

@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from types import FrameType
 from typing import Any
 
+from spotrelay.core.live import ENDING
 from spotrelay.core.ports import Publisher
 from trainer_shim.environment import Identity
 from trainer_shim.herald import publish
@@ -42,6 +44,8 @@ class Watcher:
         self._lead = identity.timings.notice
         self._every_s = identity.timings.poll.total_seconds()
         self._metadata = Metadata(identity.metadata) if identity.metadata and asks else None
+        self._in_gang = asks and identity.nodes > 1
+        self._heeded = False  # what the agent says of other machines
         self._noticed = False
         self._ending: Ending | None = None
         self._rebalance = ""  # when the newest recommendation was made
@@ -67,7 +71,7 @@ class Watcher:
             self._before = signal.signal(signal.SIGTERM, self._on_term)
         else:
             say("attach() was called outside the main thread: SIGTERM is not watched")
-        if self._metadata is not None:
+        if self._metadata is not None or self._in_gang:
             threading.Thread(target=self._run, name="spotrelay-watcher", daemon=True).start()
 
     def stop(self) -> None:
@@ -102,6 +106,20 @@ class Watcher:
             self._rebalance = rebalance
             self._publish("Rebalance Recommendation Seen", {})
 
+    def heed(self) -> None:
+        """See whether the machine's agent has left word that another machine of the gang is being taken."""
+        state = self._identity.state
+        if state is None or self._heeded:
+            return
+        try:
+            generation, deadline, why = (state / ENDING).read_text().strip().split(" ", 2)
+            about, left_s = int(generation), float(deadline) - time.monotonic()
+        except (OSError, ValueError):
+            return
+        if about == self._identity.generation:
+            self._heeded = True
+            self.end(timedelta(seconds=left_s), why)
+
     def _on_term(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid:  # a process that the script has forked ends as it would without us
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -114,8 +132,11 @@ class Watcher:
     def _run(self) -> None:
         misses = 0
         while not self._stopped.is_set():
+            if self._in_gang:
+                self.heed()
             try:
-                self.look()
+                if self._metadata is not None:
+                    self.look()
                 misses = 0
             except NoMetadata as error:
                 misses += 1

@@ -19,6 +19,7 @@ class Chunk:
     attempt: int
     sequence: int
     text: str
+    node: int = 0  # rank of the machine in its gang
 
 
 def chunks(
@@ -52,4 +53,5 @@ def _chunk(services: Services, key: str) -> Chunk:
         text = services.objects.get(key).decode(errors="replace")
     except Missing:
         text = f"({key} was removed)\n"
-    return Chunk(int(generation), int(name.removesuffix(".log")), text)
+    sequence, _, node = name.removesuffix(".log").partition("-")
+    return Chunk(int(generation), int(sequence), text, int(node or 0))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from spotrelay.core.live import EXIT_DONE, EXIT_DRAINED, EXIT_PARTED, ExitReport
-from spotrelay.core.run import Attempt, Run, RunStatus, machine_on, note, with_attempt, with_machine
+from spotrelay.core.run import Attempt, AttemptState, Run, RunStatus, machine_on, note, with_attempt, with_machine
 from spotrelay.core.site import Site
 
 PARTING = 2.0  # settles for which the cause of a parting is waited for
@@ -40,25 +40,38 @@ def is_moot(report: ExitReport, attempt: Attempt) -> bool:
 
 
 def parts(report: ExitReport, attempt: Attempt) -> bool:
-    """Whether a report only says that the machines of its gang have lost each other."""
-    return bool(attempt.members) and report.stage == "program" and report.code == EXIT_PARTED
+    """Whether a failed program may be no fault of its own: the loss of one machine breaks the programs of all."""
+    return bool(attempt.members) and report.stage == "program"
 
 
 def parted(run: Run, attempt: Attempt, now: datetime) -> Run:
-    """The run once it is known that the ranks have lost each other; why is still to be found out."""
+    """The run once a program of a gang has failed; why is still to be found out."""
     if attempt.parted_at is not None:
         return run
     run = with_attempt(run, replace(attempt, parted_at=now))
-    text = f"the machines of attempt {attempt.generation} have lost each other; EC2 is asked which one is gone"
+    text = f"programs of attempt {attempt.generation} ended; EC2 is asked whether one of its machines is gone"
     return note(run, "parted", text, now, attempt.generation)
 
 
-def is_unexplained(attempt: Attempt, now: datetime, site: Site) -> bool:
-    """Whether a parting has lasted long enough, with every machine seen alive after it."""
+def has_spoken(run: Run, attempt: Attempt, instance_id: str) -> bool:
+    """Whether a machine of a gang has told how its program ended, and so may end itself: that is no loss."""
+    if not attempt.members or attempt.state is AttemptState.DRAINING:
+        return False
+    node = attempt.instance_ids.index(instance_id)
+    return any((r.generation, r.node) == (attempt.generation, node) for r in run.reports)
+
+
+def own_failure(run: Run, attempt: Attempt, now: datetime, site: Site) -> ExitReport | None:
+    """The report that counts, once it is clear that no machine was lost: that of a cause before that of an effect."""
     since = attempt.parted_at
     if since is None or now < since + site.timings.settle * PARTING:
-        return False
-    return all(m.observed_at is not None and m.observed_at > since for m in attempt.machines)
+        return None
+    asked = (m.observed_at is not None and m.observed_at > since for m in attempt.machines)
+    told = (has_spoken(run, attempt, m.instance_id) for m in attempt.machines)
+    if not all(a or t for a, t in zip(asked, told, strict=True)):
+        return None
+    reports = [r for r in run.reports if r.generation == attempt.generation and not is_moot(r, attempt)]
+    return min(reports, key=lambda r: (r.code == EXIT_PARTED, r.node), default=None)
 
 
 def left_behind(attempt: Attempt, now: datetime, site: Site) -> str:

@@ -60,4 +60,5 @@ EXIT_PARTED = 77  # the ranks on a gang's machines have lost each other; the cau
 ASK_DRAIN = "drain"  # words that an attempt finds in the answer to its heartbeat: save, give the lease back, end
 ASK_STACKS = "stacks"  # write the stacks of all threads into the log
 
+ENDING = "ending"  # file there: generation, monotonic deadline and reason, when another machine of a gang is taken
 LEFT = "left"  # file in the agent's state folder: generation and status of a program that a launcher hides

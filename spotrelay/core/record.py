@@ -31,7 +31,7 @@ from spotrelay.core.facts import (
     VerificationPostponed,
     Verified,
 )
-from spotrelay.core.gang import absorb_beats, is_moot, is_unexplained, noticed_too, parted, parts
+from spotrelay.core.gang import absorb_beats, has_spoken, is_moot, noticed_too, own_failure, parted, parts
 from spotrelay.core.lifecycle import awake, drain_asked, pause, resume, retry
 from spotrelay.core.live import EXIT_DONE, EXIT_DRAINED, EXIT_FENCED, ExitReport, Heartbeat, Phase
 from spotrelay.core.notice import InstanceState, InterruptionNotice, RebalanceRecommendation, StateChange
@@ -179,12 +179,12 @@ def _absorb_report(run: Run, report: ExitReport, now: datetime, site: Site) -> R
 
 
 def _absorb_parting(run: Run, now: datetime, site: Site) -> Run:
-    """A gang whose ranks lost each other, while EC2 and every other report show no cause: its program failed."""
+    """A gang whose programs failed, while EC2 says that no machine was lost."""
     attempt = run.current
-    if attempt is None or attempt.over or run.outcome is not None or not is_unexplained(attempt, now, site):
+    if attempt is None or attempt.over or run.outcome is not None:
         return run
-    report = next(r for r in run.reports if r.generation == attempt.generation and parts(r, attempt))
-    return _crashed(run, attempt, report, now, site)
+    report = own_failure(run, attempt, now, site)
+    return run if report is None else _crashed(run, attempt, report, now, site)
 
 
 def _replaced(run: Run, generation: int) -> bool:
@@ -305,7 +305,7 @@ def _(fact: StateChange, run: Run, now: datetime, site: Site) -> Run:
     elif machine.ending_at is None:
         attempt = with_machine(attempt, replace(machine, ending_at=now))
         run = with_attempt(run, attempt)
-    if attempt.over:
+    if attempt.over or has_spoken(run, attempt, fact.instance_id):
         return run
     return _lost(run, attempt, f"its machine {fact.instance_id} is {fact.state.value}", now, site)
 

@@ -6,6 +6,10 @@ from spotrelay.core.run import Run
 from spotrelay.instance.identity import Identity
 
 
+class NotMine(Exception):
+    """This machine must not run the attempt, and says nothing about it."""
+
+
 def why_not(run: Run, me: Identity) -> str | None:
     """The reason for which this machine must not start; None when it may.
 
@@ -14,10 +18,9 @@ def why_not(run: Run, me: Identity) -> str | None:
     attempt = run.attempt(me.generation)
     if attempt is None:
         return f"run {run.run_id} has no attempt {me.generation}"
-    if attempt.instance_id is not None and attempt.instance_id != me.instance_id:
-        return (
-            f"attempt {me.generation} of run {run.run_id} has the machine {attempt.instance_id}, not {me.instance_id}"
-        )
+    if attempt.instance_id is not None and me.instance_id not in attempt.instance_ids:
+        machines = ", ".join(attempt.instance_ids)
+        return f"attempt {me.generation} of run {run.run_id} has the machine {machines}, not {me.instance_id}"
     if run.outcome is not None or run.status.final:
         word = (run.outcome or run.status).value
         return f"run {run.run_id} has {word}: there is nothing left to do"

@@ -5,12 +5,16 @@ from __future__ import annotations
 import signal
 import traceback
 from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import replace
 from datetime import timedelta
 
 from spotrelay.core.errors import SpotrelayError, UnknownRun
 from spotrelay.core.live import EXIT_DRAINED, LEFT, ExitReport, Phase
 from spotrelay.core.run import Run
-from spotrelay.instance.admission import why_not
+from spotrelay.instance.admission import NotMine, why_not
+from spotrelay.instance.environment import meeting_environment
+from spotrelay.instance.gang import Gang, GangDrains
 from spotrelay.instance.heartbeats import Beater
 from spotrelay.instance.identity import Identity
 from spotrelay.instance.logbook import Logbook
@@ -24,10 +28,6 @@ from spotrelay.instance.report import announce, deliver, reclaim_seen
 from spotrelay.instance.services import Services
 
 DEFECT = 70  # code of a boot report that is our own fault
-
-
-class NotMine(Exception):
-    """This machine must not run the attempt, and says nothing about it."""
 
 
 class Agent:
@@ -45,6 +45,7 @@ class Agent:
         self._programs = programs
         self._shipper = LogShipper(services.objects, logbook, me.run_id, me.generation, timings.poll)
         self._prefetch = Prefetch(services.objects, logbook, me.cache)
+        self._gang: Gang | None = None  # of an attempt with several machines
         self._beater = Beater(
             services.live, logbook, me.run_id, me.generation, timings.beat, me.state / "attached",
             lambda: self._shipper.trouble,
@@ -77,6 +78,9 @@ class Agent:
         except NotMine as reason:
             self._logbook.say(f"this machine does nothing: {reason}")
             return None
+        except GangDrains as reason:
+            self._logbook.say(f"{reason}, before the program was started")
+            return self._ended("program", EXIT_DRAINED)
         except StopAsked:
             self._logbook.say("the machine is being ended before the program was started")
             return None
@@ -99,6 +103,8 @@ class Agent:
         reason = why_not(run, self._me)
         if reason is not None:
             raise NotMine(reason)
+        if run.spec.nodes > 1:
+            self._take_place(run)
         for folder in (self._me.cache, self._me.state, self._me.code):
             folder.mkdir(parents=True, exist_ok=True)
         self._beater.start()
@@ -106,7 +112,22 @@ class Agent:
         self._prefetch.start(run.checkpoints)
         self._beater.enter(Phase.SETUP)
         preparation = Preparation(self._me, self._services, self._logbook, self._programs, self._environ)
-        return preparation.prepare(run.spec)
+        prepared = preparation.prepare(run.spec)
+        return self._meet(prepared) if run.spec.nodes > 1 else prepared
+
+    def _take_place(self, run: Run) -> None:
+        """Learn which of the gang's machines this one is, and whom it has to wait for."""
+        self._gang = Gang(self._me, self._services, self._logbook, self._programs.stop_asked)
+        self._me = self._gang.take_place(run)
+        self._shipper.node = self._beater.node = self._me.node
+        self._beater.address = self._me.address
+
+    def _meet(self, prepared: Prepared) -> Prepared:
+        """Wait until every machine of the gang is as far as this one."""
+        assert self._gang is not None
+        self._beater.enter(Phase.WAITING)
+        address = self._gang.gather()
+        return replace(prepared, environment={**prepared.environment, **meeting_environment(self._me, address)})
 
     def _read_run(self) -> Run:
         live, me = self._services.live, self._me
@@ -120,7 +141,8 @@ class Agent:
 
     def _run_program(self, prepared: Prepared) -> ExitReport | None:
         self._logbook.say(f"starting {prepared.command[0]!r} with {len(prepared.command) - 1} arguments")
-        code = self._programs.run(prepared.command, prepared.environment, prepared.folder)
+        with self._gang.listening() if self._gang is not None else nullcontext():
+            code = self._programs.run(prepared.command, prepared.environment, prepared.folder)
         self._logbook.say(f"the program ended with status {code}")
         code = self._as_told(code)
         if self._programs.stop_asked.is_set() and code in (-signal.SIGTERM, 128 + signal.SIGTERM):
@@ -140,7 +162,8 @@ class Agent:
         return status
 
     def _ended(self, stage: str, code: int) -> ExitReport:
-        return ExitReport(self._me.run_id, self._me.generation, code, stage, self._logbook.tail())
+        me = self._me
+        return ExitReport(me.run_id, me.generation, code, stage, self._logbook.tail(), node=me.node)
 
     def _idle(self) -> None:
         """Wait for EC2 to take the machine: ending it ourselves would forfeit a refund. Not for ever."""

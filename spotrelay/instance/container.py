@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from spotrelay.core.spec import Spec
-from spotrelay.instance.environment import own_environment
+from spotrelay.instance.environment import meeting_environment, own_environment
 from spotrelay.instance.identity import Identity
 
 SDK = (  # how AWS's libraries find their endpoints; passed on where the machine has them
@@ -24,7 +24,8 @@ def docker_command(spec: Spec, me: Identity, machine: Iterable[str], gpus: bool)
     is used because the metadata service is one hop away; the host's IPC because data loaders need
     more shared memory than a container gets.
     """
-    names = sorted({*own_environment(me), *spec.env, *spec.secrets, *(n for n in SDK if n in set(machine))})
+    ours = {*own_environment(me), *meeting_environment(me, "")}
+    names = sorted({*ours, *spec.env, *spec.secrets, *(n for n in SDK if n in set(machine))})
     command = ["docker", "run", "--rm", "--init", "--network", "host", "--ipc", "host"]
     command += ["--name", f"spotrelay-{me.run_id}-{me.generation}"]
     command += ["--gpus", "all"] if gpus else []

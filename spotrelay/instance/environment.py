@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from zlib import crc32
 
 from spotrelay.instance.identity import Identity
 
+LOWEST_PORT, PORTS = 20_000, 10_000  # where a gang's machines may meet
 PRIVATE = frozenset({"SPOTRELAY_WORK", "SPOTRELAY_LAUNCH", "SPOTRELAY_STACK"})  # between resume script and agent
 
 
@@ -25,6 +27,35 @@ def own_environment(me: Identity) -> dict[str, str]:
         "AWS_REGION": me.region,
         "AWS_DEFAULT_REGION": me.region,
     }
+
+
+def meeting_environment(me: Identity, address: str) -> dict[str, str]:
+    """What a program on one of a gang's machines needs to meet the others; nothing with one machine.
+
+    The names that torch.distributed reads, and `PET_…`, which torchrun takes for its own options.
+    """
+    if me.nodes == 1:
+        return {}
+    port = str(meeting_port(me.run_id, me.generation))
+    nodes, rank = str(me.nodes), str(me.node)
+    return {
+        "SPOTRELAY_NODES": nodes,
+        "SPOTRELAY_NODE_RANK": rank,
+        "SPOTRELAY_ADDRESS": me.address,
+        "MASTER_ADDR": address,
+        "MASTER_PORT": port,
+        "NNODES": nodes,
+        "NODE_RANK": rank,
+        "PET_NNODES": nodes,
+        "PET_NODE_RANK": rank,
+        "PET_MASTER_ADDR": address,
+        "PET_MASTER_PORT": port,
+    }
+
+
+def meeting_port(run_id: str, generation: int) -> int:
+    """A port of the attempt's own, below those that are handed out: nobody meets an attempt's zombie there."""
+    return LOWEST_PORT + crc32(f"{run_id}.{generation}".encode()) % PORTS
 
 
 def program_environment(

@@ -33,6 +33,8 @@ class Beater:
         self._every = every.total_seconds()
         self._attached = attached
         self._trouble = trouble
+        self.node = 0  # rank of this machine in its gang
+        self.address = ""
         self._counter = 0
         self._phase = Phase.BOOT
         self._refused = False
@@ -69,7 +71,10 @@ class Beater:
 
     def _beat(self) -> None:
         self._counter += 1
-        beat = Heartbeat(self._run_id, self._generation, self._counter, self._phase, trouble=self._trouble())
+        beat = Heartbeat(
+            self._run_id, self._generation, self._counter, self._phase,
+            trouble=self._trouble(), node=self.node, address=self.address,
+        )  # fmt: skip
         try:
             self._live.beat(beat)
         except SpotrelayError as error:

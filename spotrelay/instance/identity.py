@@ -39,6 +39,9 @@ class Identity:
     region: str  # where this machine is
     work: Path  # this machine's own folder
     time_scale: float = 1.0
+    node: int = 0  # rank of this machine in its gang; as the run's row says
+    nodes: int = 1  # machines of the attempt
+    address: str = ""  # at which the others reach this machine; of a gang only
 
     @property
     def cache(self) -> Path:

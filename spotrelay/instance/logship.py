@@ -11,9 +11,10 @@ from spotrelay.core.ports import ObjectStore
 from spotrelay.instance.logbook import Logbook
 
 
-def chunk_key(run_id: str, generation: int, sequence: int) -> str:
+def chunk_key(run_id: str, generation: int, sequence: int, node: int = 0) -> str:
     """Where a chunk lives; sequence 0 is the resume script's, the agent's start at 1."""
-    return f"runs/{run_id}/logs/{generation:06d}/{sequence:06d}.log"
+    which = f"-{node:03d}" if node else ""
+    return f"runs/{run_id}/logs/{generation:06d}/{sequence:06d}{which}.log"
 
 
 class LogShipper:
@@ -30,6 +31,7 @@ class LogShipper:
         self._closing = threading.Event()
         self._one_at_a_time = threading.Lock()
         self._thread = threading.Thread(target=self._ship_on, name="log", daemon=True)
+        self.node = 0  # rank of this machine in its gang, once it is known
         self.trouble = ""  # why the last chunk was refused; empty while all is well
 
     def start(self) -> None:
@@ -67,7 +69,7 @@ class LogShipper:
                     return False
 
     def _put(self) -> bool:
-        key = chunk_key(self._run_id, self._generation, self._sequence)
+        key = chunk_key(self._run_id, self._generation, self._sequence, self.node)
         try:
             try:
                 self._objects.put(key, self._chunk)

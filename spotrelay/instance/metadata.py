@@ -42,6 +42,17 @@ class Metadata:
         text = self._read("/latest/meta-data/spot/instance-action")
         return None if text is None else parse_reclaim(text)
 
+    def address(self) -> str:
+        """The machine's private address.
+
+        Raises:
+            Unavailable: no clear answer.
+        """
+        text = self._read("/latest/meta-data/local-ipv4")
+        if not text:
+            raise Unavailable("the metadata service tells no private address")
+        return text.strip()
+
     def _read(self, path: str) -> str | None:
         for fresh in (False, True):
             if fresh or not self._token:

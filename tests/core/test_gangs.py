@@ -268,16 +268,20 @@ def test_after_success_a_machine_that_has_not_reported_may_ship_its_log_for_a_mo
     assert isinstance(later, Terminate) and later.instance_ids == (FIRST, SECOND, THIRD)
 
 
-def test_a_program_that_fails_on_any_machine_fails_the_attempt() -> None:
-    run = reported(training(), 2, 1)
-
-    assert run.failures == 1
-    assert run.current is not None and run.current.crashed
-    assert run.current.ended_why == "its program on machine 2 exited with status 1"
+ALIVE = Observed(tuple((each, InstanceState.RUNNING) for each in (FIRST, SECOND, THIRD)))
 
 
-def test_ranks_that_lost_each_other_are_no_failure_of_the_program_while_the_cause_is_sought() -> None:
-    run = reported(training(), 0, EXIT_PARTED)
+def asked_about(run: Run, *seconds: int) -> Run:
+    """EC2 says each time that all machines run."""
+    for second in seconds:
+        moment = NOON + timedelta(seconds=second)
+        assert isinstance(decide(run, moment, SITE), Observe)
+        run = absorb(record(run, ALIVE, moment, SITE), moment, SITE)
+    return run
+
+
+def test_a_failed_program_is_no_failure_while_it_is_not_known_whether_a_machine_is_gone() -> None:
+    run = reported(training(), 0, 1)
 
     assert run.current is not None and not run.current.over
     decision = decide(run, NOON + timedelta(seconds=1), SITE)
@@ -288,23 +292,37 @@ def test_ranks_that_lost_each_other_are_no_failure_of_the_program_while_the_caus
     assert (run.current.crashed, run.failures) == (False, 0)
 
 
-def test_the_failure_of_another_machine_explains_a_parting() -> None:
-    run = reported(reported(training(), 0, EXIT_PARTED), 1, 3)
+def test_a_program_that_fails_on_any_machine_while_all_are_there_fails_the_attempt() -> None:
+    run = asked_about(reported(training(), 2, 1), 1, 31, 61)
+
+    assert run.failures == 1
+    assert run.current is not None and run.current.crashed
+    assert run.current.ended_why == "its program on machine 2 exited with status 1"
+
+
+def test_the_failure_on_another_machine_counts_before_that_of_ranks_that_lost_it() -> None:
+    run = asked_about(reported(reported(training(), 0, EXIT_PARTED), 1, 3), 1, 31, 61)
 
     assert run.current is not None
     assert run.current.ended_why == "its program on machine 1 exited with status 3"
 
 
-def test_a_parting_without_a_cause_is_a_failure_in_the_end() -> None:
-    run = reported(training(), 0, EXIT_PARTED)
-    alive = Observed(tuple((each, InstanceState.RUNNING) for each in (FIRST, SECOND, THIRD)))
-    for seconds in (1, 31, 61):
-        moment = NOON + timedelta(seconds=seconds)
-        assert isinstance(decide(run, moment, SITE), Observe)
-        run = absorb(record(run, alive, moment, SITE), moment, SITE)
+def test_a_machine_that_ends_itself_after_its_report_is_not_what_broke_the_gang() -> None:
+    run = reported(training(), 0, 1)
+    run = record(run, StateChange(FIRST, InstanceState.SHUTTING_DOWN), NOON, SITE)
+    assert run.current is not None and not run.current.over
+
+    run = asked_about(run, 1, 31, 61)
 
     assert run.current is not None and run.current.crashed
-    assert run.current.ended_why == "its program on machine 0 exited with status 77"
+
+
+def test_a_bootstrap_that_fails_on_any_machine_fails_the_attempt_at_once() -> None:
+    run = reported(given(FIRST, SECOND, THIRD), 1, 5, stage="boot")
+
+    assert run.failures == 1
+    assert run.current is not None
+    assert run.current.ended_why == "its boot on machine 1 exited with status 5"
 
 
 def test_with_one_machine_that_status_is_like_any_other() -> None:

@@ -53,7 +53,7 @@ class Attempt:
     def __init__(self, identity: Identity, ports: wiring.Ports, ranks: Accord) -> None:
         self.ports = ports
         self.ranks = ranks
-        self.identity = identity if ranks.rank == 0 else replace(identity, metadata=None, state=None)
+        self.identity = identity if ranks.watches else replace(identity, metadata=None, state=None)
         self.code = ""  # digest of the pinned code, for the manifests
         self.herald = Herald(ports.publisher, self.identity)
         self._marker = Marker(self.identity.state)
@@ -170,8 +170,8 @@ class Attempt:
 
     def _ended(self, code: int) -> SystemExit:
         """What to leave with, once every rank has come to the same end."""
-        written = self._marker.leave_word(self.identity.generation, code)
-        told = bool(self.ranks.gather(written)[0])
+        written = not self.ranks.watches or self._marker.leave_word(self.identity.generation, code)
+        told = all(self.ranks.gather(written))
         self.close()
         return SystemExit(exit_status(code, told, self.ranks.size))
 

@@ -19,6 +19,7 @@ class Accord:
     def __init__(self, ranks: Ranks) -> None:
         self.rank = ranks.rank
         self.size = ranks.size
+        self.watches = ranks.watches
         self._ranks = ranks
 
     def gather(self, value: Any) -> list[Any]:

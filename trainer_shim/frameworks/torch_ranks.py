@@ -42,10 +42,10 @@ def ranks() -> Ranks:
     if size == 1:
         return Alone()
     here = int(os.environ.get("LOCAL_WORLD_SIZE") or str(size))
-    if here != size:
+    if here != size and int(os.environ.get("SPOTRELAY_NODES") or "1") == 1:
         raise InvalidInput(
-            f"{size} ranks, {here} of them on this machine: an attempt is one machine for now. "
-            "Use a machine with more accelerators"
+            f"{size} ranks, {here} of them on this machine, and the run has one machine: "
+            "say in its spec how many train together (nodes: 2)"
         )
     return GlooRanks()
 

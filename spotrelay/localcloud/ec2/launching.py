@@ -113,7 +113,7 @@ class Launcher:
             owner=self.account,
             launched_at=now,
             home=self._home / instance_id,
-            private_ip="10.0." + ".".join(str(byte) for byte in secrets.token_bytes(2)),
+            private_ip=_reachable_address(),
             tags=tags,
             launch_index=index,
         )
@@ -125,6 +125,11 @@ class Launcher:
             instance.spot_request_id = request.request_id
         self._lifecycle.admit(instance)
         return instance
+
+
+def _reachable_address() -> str:
+    """Of the host's loopback network, which is a /8: so that machines really reach each other, each at its own."""
+    return "127." + ".".join(str(1 + byte % 254) for byte in secrets.token_bytes(3))
 
 
 class _Claims(list[Pool]):

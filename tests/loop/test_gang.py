@@ -1,0 +1,169 @@
+"""Two embedded machines train one model by torchrun; EC2 takes one of them, and a new pair goes on bit for bit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from spotrelay.aws.stack import find_stack
+from spotrelay.console.bundle import pack
+from spotrelay.console.demo.folder import built_assembly
+from spotrelay.console.demo.processes import living_in
+from spotrelay.console.demo.reference import digest_in, losses_in, outside_spotrelay
+from spotrelay.console.exits import NotReady
+from spotrelay.console.logs import chunks
+from spotrelay.console.submit import Submission, send
+from spotrelay.console.wiring import Services, services_of
+from spotrelay.core.errors import Contention, Unavailable
+from spotrelay.core.run import Run, RunStatus
+from spotrelay.core.spec import parse_spec
+from spotrelay.localcloud.client import LocalCloud
+
+pytestmark = [pytest.mark.loop, pytest.mark.timeout(300), pytest.mark.xdist_group("gang")]
+
+T = TypeVar("T")
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "ddp_stdlib.py"
+RUN = "gang"
+STEPS = 60
+SCALE = 0.05
+PATIENCE_S = 100.0
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=1"]
+QUIET = {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
+    try:
+        assembly = built_assembly()
+    except NotReady as error:
+        pytest.skip(str(error))
+    with LocalCloud(tmp_path_factory.mktemp("cloud"), SCALE) as cloud:
+        cloud.deploy(assembly)
+        yield cloud
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[int, float], str]:
+    """Losses and digest of the same two nodes, left alone and without Spotrelay."""
+    out = tmp_path_factory.mktemp("expected")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    nodes = [
+        subprocess.Popen(
+            [*TORCHRUN, str(EXAMPLE), "--steps", str(STEPS), "--out", str(out)],
+            env={
+                **outside_spotrelay(), **QUIET, "PET_NNODES": "2", "PET_NODE_RANK": str(rank),
+                "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": port,
+            },
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    said = [process.communicate(timeout=120)[0] for process in nodes]
+    assert [process.returncode for process in nodes] == [0, 0]
+    return losses_in(said[0]), digest_in(said[0])
+
+
+class Ground:
+    """The run and what can be seen of it from outside."""
+
+    def __init__(self, cloud: LocalCloud, code: Path) -> None:
+        self.cloud = cloud
+        stack = find_stack(cloud.client("cloudformation"))
+        self.services: Services = services_of(cloud, stack)  # type: ignore[arg-type]  # it makes clients as Clients does
+        code.mkdir()
+        shutil.copy(EXAMPLE, code)
+        self._bundle = pack(code)
+
+    def submit(self, **more: Any) -> None:
+        spec = {
+            "command": [*TORCHRUN, EXAMPLE.name, "--steps", str(STEPS)],
+            "instance_types": ["g5.xlarge"],
+            "nodes": 2,
+            "code_key": self._bundle.key,
+            "code_digest": self._bundle.digest,
+            "env": QUIET,
+            "cadence": {"every_steps": 10},
+            **more,
+        }
+        send(Submission(RUN, parse_spec(spec), self._bundle), self.services)
+
+    def until(self, found: Callable[[Run], T | None], what: str) -> T:
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                run = self.services.runs.load(RUN)
+            except (Contention, Unavailable):
+                run = None
+            answer = found(run) if run is not None else None
+            if answer:
+                return answer
+            if time.monotonic() > deadline or (run is not None and run.status.final):
+                told = [entry.text for entry in self.services.runs.timeline(RUN)]
+                raise AssertionError(
+                    f"{what}: not within {PATIENCE_S:.0f} s. {json.dumps(told, indent=1)}\n{self.log()}"
+                )
+            time.sleep(0.2)
+
+    def log(self) -> str:
+        return "".join(chunk.text for chunk in chunks(self.services, RUN, None, follow=False))
+
+    def launches(self) -> list[dict[str, Any]]:
+        return [e for e in self.cloud.requests() if e["service"] == "ec2" and e["action"] == "CreateFleet"]
+
+    def last_machines(self) -> dict[str, str]:
+        """Every machine there was, once none is left running, or it has been waited for long enough."""
+        deadline = time.monotonic() + 30
+        while True:
+            states = {i["InstanceId"]: i["State"]["Name"] for i in self.cloud.instances()}
+            if set(states.values()) <= {"terminated"} or time.monotonic() > deadline:
+                return states
+            time.sleep(0.2)
+
+
+def has_saved(generation: int) -> Callable[[Run], Run | None]:
+    def found(run: Run) -> Run | None:
+        return run if any(c.id.generation == generation and c.verified for c in run.checkpoints) else None
+
+    return found
+
+
+def test_a_gang_of_which_ec2_takes_one_machine_goes_on_bit_for_bit(
+    cloud: LocalCloud, expected: tuple[dict[int, float], str], tmp_path: Path
+) -> None:
+    ground = Ground(cloud, tmp_path / "code")
+    ground.submit()
+    first = ground.until(has_saved(1), "a verified checkpoint of the first gang").attempts[0]
+    assert len(first.machines) == 2
+
+    cloud.interrupt(first.instance_ids[1])
+    done = ground.until(lambda run: run if run.status.final else None, "the end of the run")
+
+    said, (losses, digest) = ground.log(), expected
+    told = [entry.text for entry in ground.services.runs.timeline(RUN)]
+    assert done.status is RunStatus.SUCCEEDED, told
+    lost, heir = done.attempts
+    assert (len(lost.machines), len(heir.machines)) == (2, 2)
+    assert len(ground.launches()) == 2
+    # drained together: the last checkpoint is of a notice, and the next gang goes on from it
+    assert lost.drained_at is not None
+    resumed = next(c for c in done.checkpoints if str(c.id) == heir.resumed_checkpoint)
+    assert (resumed.commit.reason.value, resumed.id.generation) == ("notice", 1)
+    assert lost.pool != heir.pool
+    assert digest_in(said) == digest
+    assert losses_in(said) == losses
+    recorded = {instance_id for attempt in done.attempts for instance_id in attempt.instance_ids}
+    assert ground.last_machines() == dict.fromkeys(recorded, "terminated")
+    assert living_in(cloud.home / "instances") == {}
