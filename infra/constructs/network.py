@@ -1,4 +1,4 @@
-"""Where instances live: public subnets without a NAT, nothing let in, S3 and DynamoDB on private paths."""
+"""Where instances live: public subnets without a NAT, nobody let in, S3 and DynamoDB on private paths."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GATEWAYS = ("s3", "dynamodb")
 
 
 class Ground(Construct):
-    """A VPC, made here or the user's, with one subnet per zone and a security group without a way in.
+    """A VPC, made here or the user's, with one subnet per zone and a security group without a way in from outside.
 
     Attributes:
         subnets: zone name (a token for zones of our own) and subnet id, in order.
@@ -58,7 +58,7 @@ class Ground(Construct):
         if flow_logs:
             self._log_refused_traffic(vpc.ref)
         else:
-            acknowledge(vpc, "Nothing may connect in; flow logs are a choice of the context (flow_logs).", "VPC7")
+            acknowledge(vpc, "Nobody may connect in; flow logs are a choice of the context (flow_logs).", "VPC7")
         return vpc.ref
 
     def _route_out(self, vpc: str) -> aws_ec2.CfnRouteTable:
@@ -105,13 +105,22 @@ class Ground(Construct):
             self,
             "Closed",
             vpc_id=vpc,
-            group_description="Spotrelay instances: nothing in, everything out",
+            group_description="Spotrelay instances: in from each other only, everything out",
             security_group_egress=[
                 aws_ec2.CfnSecurityGroup.EgressProperty(
                     ip_protocol="-1", cidr_ip="0.0.0.0/0", description="packages, data sets and AWS itself"
                 )
             ],
-            tags=[CfnTag(key="spotrelay:inbound", value="none")],
+            tags=[CfnTag(key="spotrelay:inbound", value="each-other")],
+        )
+        # NCCL takes any port, and EFA has none: what a gang's machines say to each other is not narrowed further.
+        aws_ec2.CfnSecurityGroupIngress(
+            self,
+            "EachOther",
+            group_id=group.attr_group_id,
+            source_security_group_id=group.attr_group_id,
+            ip_protocol="-1",
+            description="machines of one attempt",
         )
         return group.attr_group_id
 

@@ -310,11 +310,13 @@ def test_machines_and_their_volumes_carry_the_tags(synthesise: Synthesise) -> No
         assert tags == {"spotrelay:managed": "Spotrelay", "cost-centre": "42 / a"}
 
 
-def test_nobody_can_connect_to_a_machine(home: Template) -> None:
+def test_nobody_can_connect_to_a_machine_but_another_one_of_the_stack(home: Template) -> None:
     group = home.one("AWS::EC2::SecurityGroup")
 
     assert "SecurityGroupIngress" not in group
-    assert not home.of("AWS::EC2::SecurityGroupIngress")
+    (way_in,) = home.of("AWS::EC2::SecurityGroupIngress").values()
+    assert way_in["SourceSecurityGroupId"] == way_in["GroupId"] == home.name("AWS::EC2::SecurityGroup", "Launchpad")
+    assert not {"CidrIp", "CidrIpv6", "SourcePrefixListId"} & way_in.keys()
     template = home.one("AWS::EC2::LaunchTemplate")["LaunchTemplateData"]
     assert template["SecurityGroupIds"] == [home.name("AWS::EC2::SecurityGroup", "Launchpad")]
 

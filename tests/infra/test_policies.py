@@ -65,6 +65,7 @@ def test_a_launch_as_the_handlers_send_it_is_allowed(control: Role, home: Templa
     template = template_arn(home)
     group = ec2("security-group", home.name("AWS::EC2::SecurityGroup", "Launchpad"))
     parts = [ec2(kind, "*") for kind in ("volume", "network-interface", "spot-instances-request")]
+    parts.append(ec2("placement-group", "close"))
 
     for resource in (ec2("fleet", "fleet-1"), template, subnet_arn(home)):
         assert control.may("ec2:CreateFleet", resource), resource
