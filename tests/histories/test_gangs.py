@@ -324,7 +324,7 @@ def test_the_loss_of_one_machine_replaces_the_gang_and_shuts_all_of_it_out() -> 
 def test_an_unclear_launch_is_one_gang_and_nobody_ends_a_part_of_it_meanwhile() -> None:
     history = GangHistory(3)
     plane = replace(history.world.plane, machines=Unclear(history.world.machines, times=4))
-    for _ in range(5):
+    for _ in range(9):
         history.world.clock.advance(2 * MINUTE)
         with contextlib.suppress(SweepFailed):
             history.world.sweep(plane=plane)
