@@ -223,7 +223,7 @@ def test_logs_come_in_order_and_can_be_narrowed_to_an_attempt(plane: Plane, spot
     narrowed = spotrelay("logs", "r1", "--attempt", "2", "--json")
 
     assert everything.out == "first\nsecond\nthird\n"
-    assert json.loads(narrowed.out) == {"attempt": 2, "sequence": 1, "text": "third\n"}
+    assert json.loads(narrowed.out) == {"attempt": 2, "sequence": 1, "text": "third\n", "node": 0}
 
 
 def test_a_cancellation_is_on_the_run_before_anybody_is_told(plane: Plane, spotrelay: Call, spec: Path) -> None:
