@@ -10,7 +10,9 @@ import pytest
 from handlers.control import ControlPlane
 from handlers.settings import LAUNCHES_POSTPONED
 from spotrelay.core.errors import Contention
+from spotrelay.core.facts import LaunchPostponed
 from spotrelay.core.line import Pace, Turn
+from spotrelay.core.record import record
 from spotrelay.testing import MemoryLine, MemoryMachines, RequestRate
 from tests.handlers.plane import ListQueue, World
 
@@ -137,3 +139,14 @@ def test_a_line_that_cannot_be_read_leaves_the_launch_to_go_again_after_a_while(
 
     assert intent is not None and intent.turn_at is None and intent.sent == 1
     assert intent.due_at is not None and intent.due_at > crowd.clock.now()
+
+
+def test_a_postponement_that_is_told_twice_or_too_late_changes_nothing(crowd: Crowd) -> None:
+    run = crowd.run(submitted(crowd, 3)[2])
+    now = crowd.clock.now()
+    assert run.intent is not None and run.intent.turn_at is not None
+    again = LaunchPostponed(run.intent.launch, run.intent.sent, now + timedelta(hours=1), True, "throttled")
+    sent_since = replace(run, intent=replace(run.intent, sent=run.intent.sent + 2))
+
+    assert record(run, again, now, crowd.site) is run
+    assert record(sent_since, again, now, crowd.site) is sent_since
