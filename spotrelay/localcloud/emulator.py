@@ -121,6 +121,27 @@ def quicken_checksums() -> None:
         raise EmulatorMismatch("the CRC32C of awscrt does not give the algorithm's published check value")
 
 
+def know_ways_in() -> None:
+    """Teach the templates' machinery `AWS::EC2::SecurityGroupIngress`, which a group cannot hold about itself."""
+    provisioners: Any = importlib.import_module("ministack.services.cloudformation.provisioners")
+    groups: Any = _service("ec2")._security_groups
+
+    def create(logical_id: str, properties: dict[str, Any], stack_name: str) -> tuple[str, dict[str, Any]]:
+        (permission,) = provisioners._ec2_sg_permissions([properties])
+        group = groups[properties["GroupId"]]
+        group["IpPermissions"] = [*group["IpPermissions"], permission]
+        rule = f"{properties['GroupId']}|{json.dumps(permission, sort_keys=True)}"
+        return rule, {"Id": rule}
+
+    def delete(physical_id: str, properties: dict[str, Any]) -> None:
+        group = groups.get(properties["GroupId"])
+        if group is not None:
+            (gone,) = provisioners._ec2_sg_permissions([properties])
+            group["IpPermissions"] = [each for each in group["IpPermissions"] if each != gone]
+
+    provisioners._RESOURCE_HANDLERS["AWS::EC2::SecurityGroupIngress"] = {"create": create, "delete": delete}
+
+
 def run_lambdas_with(worker: Callable[[str, dict[str, Any], bytes], Any], most: int) -> None:
     """Have every Python function run on `worker`s, at most `most` for each function; further calls wait for one."""
     runtime: Any = importlib.import_module("ministack.core.lambda_runtime")

@@ -57,6 +57,7 @@ async def _serve(home: Path, time_scale: float, way_in: str | None) -> None:
     emulator.configure(home, port, access_key, secret_key)
     emulated = emulator.load()
     emulator.quicken_checksums()
+    emulator.know_ways_in()
     emulator.complete_conditions()
     emulator.forward_across_regions()
     environments = Environments(home, way_in, emulator.function_credentials)

@@ -46,7 +46,8 @@ NAMES = {
         "header_signature_failure(signature, secret, method, raw_path, query_params, headers, body)",
     ),
     "ministack.services.dynamodb": ("_tables",),
-    "ministack.services.ec2": ("_launch_templates", "_subnets"),
+    "ministack.services.cloudformation.provisioners": ("_ec2_sg_permissions(rules)", "_RESOURCE_HANDLERS"),
+    "ministack.services.ec2": ("_launch_templates", "_subnets", "_security_groups"),
     "ministack.services.eventbridge": (
         "_dispatch_event(event)",
         "_dispatch_to_event_bus(spec, event, rule, event_path, target_input_payload)",
