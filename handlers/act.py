@@ -80,9 +80,9 @@ def act(decision: Decision, run: Run, plane: ControlPlane, prices: Prices) -> tu
             for instance_id in decision.instance_ids:
                 _terminate(instance_id, run, plane)
             return tuple(map(TerminateAsked, decision.instance_ids))
-        case Drain(generation=generation):
+        case Drain(generation=generation, by=by, why=why):
             plane.store.ask(run.run_id, generation, ASK_DRAIN)
-            return (DrainAsked(generation),)
+            return (DrainAsked(generation, by, why),)
         case Collect():
             return collect(run, plane)
         case _:

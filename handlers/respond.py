@@ -22,13 +22,14 @@ from handlers.paying import Paying
 from handlers.settings import CHECKPOINTS_OVERDUE, DECISION, EVENT_TO_LAUNCH, LAUNCHES_STOPPED, LOST_RACES, POSTPONED
 from spotrelay.core.claim import claim
 from spotrelay.core.decide import decide
-from spotrelay.core.decisions import Decision, Reserve, Rest, Send, Wait
+from spotrelay.core.decisions import Decision, Drain, Reserve, Rest, Send, Wait
 from spotrelay.core.errors import Contention, LostRace, OutcomeUnknown, SpotrelayError, Unavailable
 from spotrelay.core.facts import Fact, LaunchPostponed, Verified
+from spotrelay.core.markets import may_return
 from spotrelay.core.overdue import overdue_since
 from spotrelay.core.placement import Pool
 from spotrelay.core.record import absorb, record
-from spotrelay.core.run import Run
+from spotrelay.core.run import FOR_SPOT, Run
 from spotrelay.core.site import Site
 from spotrelay.core.spec import pools_of
 
@@ -97,7 +98,7 @@ class Response:
         self._condemn()
         for fact in self._facts:
             self._record(fact)
-        if self._capped:
+        if self._priced:
             self._price()
         for _ in range(MOST_STEPS):
             decision = self._decide()
@@ -133,30 +134,31 @@ class Response:
         self._run = record(self._run, fact, self._plane.clock.now(), self._plane.site)
 
     def _decide(self) -> Decision:
-        """What follows; a launch only with the switch's leave, asked when there is one to be made."""
+        """What follows; a launch, or leaving a machine for a cheaper one, only as the switch and prices say."""
         now = self._plane.clock.now()
         run = self._run if self._plane.collects else _collected_soon(self._run, now + self._plane.site.timings.settle)
-        capped = self._capped
-        supposed = replace(self._plane.site, prices=dict.fromkeys(self._pools(), 0.0)) if capped else self._plane.site
+        priced = self._priced
+        supposed = replace(self._plane.site, prices=dict.fromkeys(self._pools(), 0.0)) if priced else self._plane.site
         decision = decide(run, now, supposed)
-        if not isinstance(decision, (Reserve, Send)):
+        if not isinstance(decision, (Reserve, Send)) and not (isinstance(decision, Drain) and decision.by == FOR_SPOT):
             return decision
-        return decide(run, now, self._real_site(capped))
+        return decide(run, now, self._real_site(priced))
 
     @property
-    def _capped(self) -> bool:
-        """Whether anything is paid for from a bounded sum, so that prices have to be known."""
-        return self._run.spec.limits.max_dollars is not None or self._plane.site.budget is not None
+    def _priced(self) -> bool:
+        """Whether prices have to be known: something is paid from a bounded sum, or there may be something cheaper."""
+        bounded = self._run.spec.limits.max_dollars is not None or self._plane.site.budget is not None
+        return bounded or may_return(self._run)
 
-    def _real_site(self, capped: bool) -> Site:
+    def _real_site(self, priced: bool) -> Site:
         if self._allowed is None:
             self._allowed = self._ask_switch()
-        if capped and not self._prices:
+        if priced and not self._prices:
             self._prices = self._ask_prices()
         return replace(
             self._plane.site,
             launches_allowed=self._allowed,
-            prices=self._prices if capped else None,
+            prices=self._prices if priced else None,
             experience=self._learning.recall(),
         )
 

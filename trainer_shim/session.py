@@ -205,7 +205,7 @@ class Session:
     def _heed_word(self, asked: str) -> None:
         """What the control plane has asked, in the answer to a heartbeat."""
         if asked == ASK_DRAIN:
-            self._watcher.end(self.identity.timings.drain, "the run is to be paused")
+            self._watcher.end(self.identity.timings.drain, "the control plane asks for it")
 
     # between two steps
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -45,4 +46,11 @@ def _load(path: Path) -> Any:
         raise InvalidInput(
             "the file is empty: a run spec names at least command and instance_types, or instance_requirements"
         )
+    return _plain(data)
+
+
+def _plain(data: Any) -> Any:
+    """What YAML reads as a time, as the text that a spec has there."""
+    if isinstance(data, dict) and isinstance(data.get("deadline"), datetime):
+        return {**data, "deadline": data["deadline"].isoformat()}
     return data

@@ -9,13 +9,13 @@ from dataclasses import replace
 from spotrelay.console.exits import Refused
 from spotrelay.console.submit import hint
 from spotrelay.console.wiring import Services
-from spotrelay.core.decide import spent
 from spotrelay.core.errors import Contention, LostRace, OutcomeUnknown
 from spotrelay.core.facts import Fact, PauseRequested, ResumeRequested, RetryRequested
 from spotrelay.core.lifecycle import why_no_pause, why_no_resume, why_no_retry
 from spotrelay.core.record import record
 from spotrelay.core.run import Run
 from spotrelay.core.site import Site
+from spotrelay.core.spending import spent
 
 DUE = "Run Due"  # brings no fact: one that comes late or twice repeats no wish
 TRIES = 8

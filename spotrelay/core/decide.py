@@ -31,12 +31,22 @@ from spotrelay.core.decisions import (
 from spotrelay.core.experience import worth
 from spotrelay.core.gang import is_packing, left_behind, parting_moments
 from spotrelay.core.lifecycle import hours_end, machines_so_far, why_let_go
+from spotrelay.core.markets import change_market, choose, next_judgement
 from spotrelay.core.placement import FailureScope, Pool, next_rung, reopens_at
 from spotrelay.core.run import Attempt, AttemptState, Run, RunStatus, silence_of
 from spotrelay.core.scored import scored
 from spotrelay.core.site import Site
 from spotrelay.core.spec import NoCheckpoint, pools_of
-from spotrelay.core.spending import dearest, moments, no_money, pay, price_of, rate
+from spotrelay.core.spending import (
+    dearest,
+    drained_for_limit,
+    moments,
+    no_money,
+    out_of_money,
+    pay,
+    price_of,
+    spent,
+)
 
 
 def decide(run: Run, now: datetime, site: Site) -> Decision:
@@ -67,11 +77,6 @@ def decide(run: Run, now: datetime, site: Site) -> Decision:
             return decision
     waits.append(Wait(_next_look(run, now, site), _waiting_for(run)))
     return replace(waits[0], until=min(wait.until for wait in waits))
-
-
-def spent(run: Run, now: datetime) -> float:
-    """Dollars that the run's machines have cost so far, at the prices recorded at their launch."""
-    return sum(_cost(run, a, now) for a in run.attempts if a.launched_at is not None)
 
 
 # The rules
@@ -167,11 +172,13 @@ def _pending_launch(run: Run, now: datetime, site: Site) -> Decision | None:
 
 
 def _drain(run: Run, now: datetime, site: Site) -> Decision | None:
-    """Whoever trains in a run that is to rest saves first."""
+    """Whoever trains in a run that is to rest, or to go on elsewhere, saves first."""
     current = run.current
-    if not run.paused or run.outcome is not None or current is None or current.state is not AttemptState.RUNNING:
+    if run.outcome is not None or current is None or current.state is not AttemptState.RUNNING:
         return None
-    return Drain(current.generation, f"the run is to be paused: {run.pause_why}")
+    if run.paused:
+        return Drain(current.generation, f"the run is to be paused: {run.pause_why}")
+    return out_of_money(run, current, now, site) or change_market(run, current, now, site)
 
 
 def _replace_noticed(run: Run, now: datetime, site: Site) -> Decision | None:
@@ -179,7 +186,8 @@ def _replace_noticed(run: Run, now: datetime, site: Site) -> Decision | None:
     current = run.current
     if run.outcome is not None or run.paused or current is None or current.state is not AttemptState.DRAINING:
         return None
-    return _reserve(run, current.generation + 1, "its machine is being taken back", now, site)
+    cause = f"it makes way: {current.noticed_by}" if current.let_go else "its machine is being taken back"
+    return _reserve(run, current.generation + 1, cause, now, site)
 
 
 def _verify(run: Run, now: datetime, site: Site) -> Decision | None:
@@ -257,6 +265,8 @@ def _spec_forbids(run: Run, generation: int) -> str:
         return f"limits.max_launches reached: {machines} machines"
     if run.failures >= limits.max_failures:
         return f"limits.max_failures reached: {run.failures} failures in a row without a new step"
+    if drained_for_limit(run):
+        return f"limits.max_dollars reached: {limits.max_dollars:g}; the last attempt was asked to save before"
     if spec.on_no_checkpoint is NoCheckpoint.STOP and _progress_without_checkpoint(run):
         return "no verified checkpoint exists, and the spec says to stop rather than to start from zero"
     return ""
@@ -292,14 +302,17 @@ def _climb(run: Run, generation: int, cause: str, now: datetime, site: Site) -> 
         return Wait(now + site.timings.watch, "no price is known for any pool, and there is a dollar ceiling")
     lasting = worth(site.experience, pools, now, scale) if site.experience else None
     progress = scored(run, pools, lasting, site)
-    rung = next_rung(pools, run.refusals, _lost_pools(run), now, scale, lasting, progress)
+    choice = choose(run, pools, now, site)
+    rungs = (next_rung(group, run.refusals, _lost_pools(run), now, scale, lasting, progress) for group in choice.groups)
+    rung = next((rung for rung in rungs if rung is not None), None)
     backoff = site.timings.backoff * 2.0 ** min(max(run.backoffs - 1, 0), 6)
     if rung is None:
         until = max(reopens_at(pools, run.refusals, now, scale) or now, now + min(backoff, site.timings.backoff_most))
-        return Wait(until, "every pool that the spec allows has refused lately")
+        until = until if choice.until is None else min(until, max(choice.until, now + timedelta(seconds=1)))
+        return Wait(until, choice.why or "every pool that the spec allows has refused lately")
     rung = replace(rung, nodes=run.spec.nodes, placement_group=run.spec.placement_group)
     known = dearest(rung.pools, run.spec.limits, site.prices)
-    return Reserve(rung, generation, run.launches + 1, f"{cause}; next: {rung.why}", known)
+    return Reserve(rung, generation, run.launches + 1, f"{cause}; next: {rung.why}{choice.because}", known)
 
 
 def _affordable(run: Run, pools: tuple[Pool, ...], site: Site) -> tuple[Pool, ...]:
@@ -366,7 +379,8 @@ def _moments(run: Run, now: datetime, site: Site) -> Iterator[datetime]:
     if run.live:
         yield now + timings.watch
     yield from moments(run, now, site)
-    yield from (t for t in (hours_end(run), run.verify_at, run.retry_at, run.upkeep.due_at, _money_ends(run, now)) if t)
+    yield from next_judgement(run, now, site)
+    yield from (t for t in (hours_end(run), run.verify_at, run.retry_at, run.upkeep.due_at) if t)
     if run.intent is not None and run.intent.due_at is not None:
         yield run.intent.due_at
     for attempt in run.live:
@@ -376,14 +390,6 @@ def _moments(run: Run, now: datetime, site: Site) -> Iterator[datetime]:
         if attempt.over or any(m.terminate_asked_at is not None for m in attempt.machines):
             yield now + timings.settle / 2
         yield from parting_moments(run, attempt, site)
-
-
-def _money_ends(run: Run, now: datetime) -> datetime | None:
-    """When the machines that run now will have used up the run's dollars."""
-    hourly = sum(rate(run, a) * sum(m.live for m in a.machines) for a in run.live)
-    if run.spec.limits.max_dollars is None or hourly <= 0:
-        return None
-    return now + timedelta(hours=max(run.spec.limits.max_dollars - spent(run, now), 0.0) / hourly)
 
 
 def _waiting_for(run: Run) -> str:
@@ -400,8 +406,3 @@ def _waiting_for(run: Run) -> str:
         AttemptState.DRAINING: f"attempt {current.generation} is draining",
         AttemptState.ENDED: "the next attempt is being prepared",
     }[current.state]
-
-
-def _cost(run: Run, attempt: Attempt, now: datetime) -> float:
-    used = (((m.machine_gone_at or now) - (m.launched_at or now)).total_seconds() for m in attempt.machines)
-    return rate(run, attempt) * sum(max(seconds, 0.0) for seconds in used) / 3600

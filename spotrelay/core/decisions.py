@@ -7,7 +7,7 @@ from datetime import datetime
 
 from spotrelay.core.checkpoint import Checkpoint
 from spotrelay.core.placement import Rung
-from spotrelay.core.run import Intent, RunStatus
+from spotrelay.core.run import PAUSE, Intent, RunStatus
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,7 @@ class Drain:
 
     generation: int
     why: str
+    by: str = PAUSE  # one of `LETTING_GO`
 
 
 @dataclass(frozen=True)

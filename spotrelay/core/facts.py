@@ -8,6 +8,7 @@ from datetime import datetime
 from spotrelay.core.notice import InstanceState, InterruptionNotice, RebalanceRecommendation, StateChange
 from spotrelay.core.ports import LaunchAnswer, Machine
 from spotrelay.core.retention import Upkeep
+from spotrelay.core.run import PAUSE
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,8 @@ class DrainAsked:
     """We asked an attempt to save, to give the lease back and to end."""
 
     generation: int
+    by: str = PAUSE  # one of `LETTING_GO`
+    why: str = ""
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from spotrelay.core.facts import DrainAsked
 from spotrelay.core.placement import FailureScope
-from spotrelay.core.run import PAUSE, Attempt, AttemptState, Run, RunStatus, note, with_attempt
+from spotrelay.core.run import Attempt, AttemptState, Run, RunStatus, note, with_attempt
 from spotrelay.core.site import Site
 from spotrelay.core.spec import MOST_LAUNCHES
 
@@ -100,27 +101,29 @@ def retry(run: Run, why: str, spent: float, now: datetime) -> Run:
     return note(run, "retry", f"opened again: {why}", now)
 
 
-def drain_asked(run: Run, attempt: Attempt, now: datetime, site: Site) -> Run:
+def drain_asked(run: Run, attempt: Attempt, fact: DrainAsked, now: datetime, site: Site) -> Run:
     """The run once its attempt was asked to save, to give the lease back and to end."""
     if attempt.state is not AttemptState.RUNNING:
         return run
     asked = replace(
-        attempt, state=AttemptState.DRAINING, noticed_at=now, noticed_by=PAUSE, deadline=now + site.timings.drain
+        attempt, state=AttemptState.DRAINING, noticed_at=now, noticed_by=fact.by, deadline=now + site.timings.drain
     )
     run = replace(with_attempt(run, asked), recheck_after=now)
-    return note(run, "drain", f"attempt {attempt.generation} was asked to drain", now, attempt.generation)
+    return note(
+        run, "drain", f"attempt {attempt.generation} was asked to drain: {fact.why or fact.by}", now, attempt.generation
+    )
 
 
 def why_let_go(run: Run, attempt: Attempt, now: datetime) -> str:
-    """Why the machine of an attempt that a pause has ended may go now; empty while it still saves."""
+    """Why the machine of an attempt that was asked to drain may go now; empty while it still saves."""
     if run.paused and attempt.state is AttemptState.BOOTING:
         return "the run is paused, and it has nothing to save"
     if not attempt.let_go or attempt.state is not AttemptState.DRAINING:
         return ""
     if attempt.drained_at is not None:
-        return f"attempt {attempt.generation} has drained for the pause"
+        return f"attempt {attempt.generation} has drained: {attempt.noticed_by}"
     if attempt.deadline is not None and now >= attempt.deadline:
-        return f"attempt {attempt.generation} has not drained in time for the pause"
+        return f"attempt {attempt.generation} has not drained in time: {attempt.noticed_by}"
     return ""
 
 

@@ -8,7 +8,6 @@ from functools import singledispatch
 from zlib import crc32
 
 from spotrelay.core.checkpoint import CheckpointId
-from spotrelay.core.decide import spent
 from spotrelay.core.facts import (
     CancelRequested,
     Collected,
@@ -54,7 +53,7 @@ from spotrelay.core.run import (
     with_machine,
 )
 from spotrelay.core.site import Site
-from spotrelay.core.spending import asked_again_at
+from spotrelay.core.spending import asked_again_at, spent
 
 REFUSALS_KEPT = 40
 _VANISHED = (InstanceState.TERMINATED, InstanceState.GONE, InstanceState.STOPPED)
@@ -458,7 +457,7 @@ def _(fact: CancelRequested, run: Run, now: datetime, site: Site) -> Run:
 @_apply.register
 def _(fact: DrainAsked, run: Run, now: datetime, site: Site) -> Run:
     attempt = run.attempt(fact.generation)
-    return run if attempt is None else drain_asked(run, attempt, _from_now_on(run, now), site)
+    return run if attempt is None else drain_asked(run, attempt, fact, _from_now_on(run, now), site)
 
 
 @_apply.register

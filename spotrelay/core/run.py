@@ -47,6 +47,11 @@ class RunStatus(Enum):
 
 
 PAUSE = "pause"  # who told an attempt to drain, where it was no notice
+FOR_SPOT = "back to Spot"
+FOR_ON_DEMAND = "on-demand in time"
+FOR_MONEY = "no money of the account"
+FOR_LIMIT = "limits.max_dollars"
+LETTING_GO = frozenset({PAUSE, FOR_SPOT, FOR_ON_DEMAND, FOR_MONEY, FOR_LIMIT})
 
 FINAL = frozenset({RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED})
 
@@ -197,8 +202,8 @@ class Attempt:
 
     @property
     def let_go(self) -> bool:
-        """Whether it ends because a person paused the run: no loss, and no failure."""
-        return self.noticed_by == PAUSE
+        """Whether it ends because we asked it to, for a pause or for money: no loss, and no failure."""
+        return self.noticed_by in LETTING_GO
 
 
 @dataclass(frozen=True)

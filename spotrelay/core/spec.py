@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, is_dataclass
+from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from enum import Enum
 from math import isfinite
@@ -106,6 +107,14 @@ class Spec:
     offered: dict[str, tuple[str, ...]] = field(default_factory=dict)  # region to types; `submit` fills it in
     zones: tuple[str, ...] = ()  # empty: every zone in which the stack has a subnet
     on_demand: bool = False  # may the last rung be on-demand
+    on_demand_after_s: float | None = None  # without a Spot machine since it last trained; None: once all have refused
+    on_demand_after_losses: int | None = None  # of Spot machines within `losses_within_s`: on-demand first
+    losses_within_s: float = 3600.0
+    back_to_spot: bool = True  # at a checkpoint, when the saving is worth the change
+    deadline: str = ""  # ISO 8601 with an offset: on-demand when Spot would not make it
+    deadline_hours: float | None = None  # the same, counted from the submission
+    total_steps: int | None = None  # of the whole run; None: what the script says in its heartbeats
+    training_hours: float | None = None  # of the whole run, as you expect; it counts until the run's own pace tells
     failover: bool = True
     on_no_checkpoint: NoCheckpoint = NoCheckpoint.RESTART
     env: dict[str, str] = field(default_factory=dict)
@@ -120,6 +129,12 @@ class Spec:
     keep: Keep = Keep()
     nodes: int = 1  # machines that train together, as one attempt: all of them or none
     placement_group: str = ""  # name of a cluster placement group for them, in every region that the run may go to
+
+    def deadline_after(self, submitted: datetime) -> datetime | None:
+        """When the run has to be done; None when it may take its time."""
+        if self.deadline_hours is not None:
+            return submitted + timedelta(hours=self.deadline_hours)
+        return datetime.fromisoformat(self.deadline).astimezone(UTC) if self.deadline else None
 
 
 def parse_spec(data: Any) -> Spec:
@@ -258,7 +273,7 @@ def _problems(spec: Spec) -> list[str]:
         found.append("code_digest: 64 hexadecimal digits were expected")
     if spec.image and spec.code_key:
         found.append("code and image exclude each other")
-    return found + _gang_problems(spec) + _limit_problems(spec)
+    return found + _gang_problems(spec) + _limit_problems(spec) + _market_problems(spec)
 
 
 def _gang_problems(spec: Spec) -> list[str]:
@@ -273,6 +288,30 @@ def _gang_problems(spec: Spec) -> list[str]:
         found.append("placement_group is for nodes that train together: with one node leave it out")
     if spec.nodes > 1 and spec.health.rollback:
         found.append("health.rollback is for one process, and nodes asks for several machines")
+    return found
+
+
+def _market_problems(spec: Spec) -> list[str]:
+    """What does not go together in the rules for on-demand and the deadline."""
+    found = []
+    only = {
+        "on_demand_after_s": spec.on_demand_after_s is not None,
+        "on_demand_after_losses": spec.on_demand_after_losses is not None,
+        "deadline": bool(spec.deadline) or spec.deadline_hours is not None,
+    }
+    found += [f"{name} needs on_demand: true" for name, set_ in only.items() if set_ and not spec.on_demand]
+    if spec.on_demand_after_s is not None and not 0 <= spec.on_demand_after_s <= MOST_HOURS * 3600:
+        found.append(f"on_demand_after_s must be from 0 to {MOST_HOURS * 3600}")
+    if spec.deadline and spec.deadline_hours is not None:
+        found.append("deadline and deadline_hours exclude each other")
+    try:
+        aware = not spec.deadline or datetime.fromisoformat(spec.deadline).tzinfo is not None
+    except ValueError:
+        aware = False
+    if not aware:
+        found.append(f"deadline: {spec.deadline!r} is no time with an offset, such as 2026-11-30T18:00:00+01:00")
+    if spec.deadline_hours is not None and spec.deadline_hours > spec.limits.max_hours:
+        found.append("deadline_hours is beyond limits.max_hours, which would end the run first")
     return found
 
 
@@ -294,6 +333,11 @@ def _limit_problems(spec: Spec) -> list[str]:
         "health.window_steps": (health.window_steps, None),
         "nodes": (spec.nodes, MOST_NODES),
         "keep.newest": (spec.keep.newest, MOST_KEPT),
+        "on_demand_after_losses": (spec.on_demand_after_losses, MOST_LAUNCHES),
+        "losses_within_s": (spec.losses_within_s, MOST_HOURS * 3600),
+        "deadline_hours": (spec.deadline_hours, MOST_HOURS),
+        "total_steps": (spec.total_steps, None),
+        "training_hours": (spec.training_hours, MOST_HOURS),
         "keep.every_steps": (spec.keep.every_steps, None),
         **{f"limits.on_demand_prices.{kind}": (price, None) for kind, price in limits.on_demand_prices.items()},
     }

@@ -7,13 +7,14 @@ from datetime import date, datetime, timedelta
 from zlib import crc32
 
 from spotrelay.core.budget import MICRO, SHORTEST, Budget, Hold, cost, midnight_after, paid_until
-from spotrelay.core.decisions import Conclude, Decision, Pay, Wait
+from spotrelay.core.decisions import Conclude, Decision, Drain, Pay, Wait
 from spotrelay.core.placement import Pool
-from spotrelay.core.run import Attempt, Intent, Run, RunStatus
+from spotrelay.core.run import FOR_LIMIT, FOR_MONEY, Attempt, Intent, Run, RunStatus
 from spotrelay.core.site import Site
 from spotrelay.core.spec import AtCeiling, Limits
 
 AHEAD = timedelta(minutes=20)  # before its paid time ends a machine's next piece is set aside, up to so long
+LEAVE = timedelta(minutes=5)  # before the money ends an attempt is asked to save; it needs less, and pays for it
 LOOK_AGAIN = timedelta(minutes=10)  # after the account had no money left: somebody's machine may have ended
 NO_MONEY = "the account's budget of the day is used up"
 
@@ -97,6 +98,49 @@ def pay_at(run: Run, attempt: Attempt, budget: Budget, now: datetime) -> datetim
     return attempt.paid_until - ahead * (0.5 + crc32(run.run_id.encode()) % 1000 / 2000)
 
 
+def out_of_money(run: Run, current: Attempt, now: datetime, site: Site) -> Drain | None:
+    """Whether the attempt that trains has to save now, since nothing pays for it soon."""
+    ends = money_ends(run, now)
+    if ends is not None and now >= _leave_at(run, ends, now, site):
+        limit = run.spec.limits.max_dollars
+        return Drain(current.generation, f"limits.max_dollars, {limit:g}, is nearly used up", FOR_LIMIT)
+    paid = current.paid_until
+    if site.budget is None or run.broke_until is None or paid is None or now < paid - LEAVE * site.timings.scale:
+        return None
+    return Drain(current.generation, f"{NO_MONEY}, and its machine is paid for until {paid:%H:%M} UTC", FOR_MONEY)
+
+
+def money_ends(run: Run, now: datetime) -> datetime | None:
+    """When the machines that run now will have used up the run's dollars."""
+    hourly = sum(rate(run, a) * sum(m.live for m in a.machines) for a in run.live)
+    if run.spec.limits.max_dollars is None or hourly <= 0:
+        return None
+    return now + timedelta(hours=max(run.spec.limits.max_dollars - spent(run, now), 0.0) / hourly)
+
+
+def drained_for_limit(run: Run) -> bool:
+    """Whether the run has left its last machine because its dollars were nearly used up."""
+    last = run.current
+    return last is not None and last.noticed_by == FOR_LIMIT and last.generation > run.opened_after
+
+
+def spent(run: Run, now: datetime) -> float:
+    """Dollars that the run's machines have cost so far, at the prices recorded at their launch."""
+    return sum(_cost(run, a, now) for a in run.attempts if a.launched_at is not None)
+
+
+def _cost(run: Run, attempt: Attempt, now: datetime) -> float:
+    used = (((m.machine_gone_at or now) - (m.launched_at or now)).total_seconds() for m in attempt.machines)
+    return rate(run, attempt) * sum(max(seconds, 0.0) for seconds in used) / 3600
+
+
+def _leave_at(run: Run, ends: datetime, now: datetime, site: Site) -> datetime:
+    """When a run saves before its dollars are used up: a tenth of what they suffice for, but no more than minutes."""
+    hourly = sum(rate(run, a) * sum(m.live for m in a.machines) for a in run.live)
+    whole = timedelta(hours=(run.spec.limits.max_dollars or 0.0) / hourly) if hourly > 0 else timedelta(0)
+    return ends - min(LEAVE * site.timings.scale, whole / 10)
+
+
 def no_money(run: Run, now: datetime) -> Decision | None:
     """What follows before a launch from the account's budget having been refused to this run lately."""
     if run.broke_until is None or now >= run.broke_until:
@@ -118,6 +162,10 @@ def moments(run: Run, now: datetime, site: Site) -> Iterator[datetime]:
     """Every time at which one of these rules may give another answer."""
     if run.broke_until is not None:
         yield run.broke_until
+    ends = money_ends(run, now)
+    if ends is not None:
+        yield ends
+        yield _leave_at(run, ends, now, site)
     if site.budget is not None and run.outcome is None:
         yield from (pay_at(run, a, site.budget, now) for a in run.live if not a.over and a.paid_until)
 

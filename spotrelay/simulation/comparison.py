@@ -33,9 +33,11 @@ def compare(scenario: Scenario, seed: int, shared: bool = True) -> Comparison:
     ours = replay(scenario, shared)
     taken = max(perf_counter() - began, 1e-9)
     outcomes = {SPOTRELAY: ours, **fixed_policies(scenario, seed)}
+    hours = scenario.spec.deadline_hours
+    deadline = None if hours is None else hours * HOUR
     run_days = len(ours) * scenario.length / (24 * HOUR)
     return Comparison(
-        {name: figures(each, scenario.length) for name, each in outcomes.items()},
+        {name: figures(each, scenario.length, deadline) for name, each in outcomes.items()},
         dict(Counter(o.failed for o in ours if o.failed)),
         run_days / taken * 60,
     )

@@ -50,8 +50,13 @@ def follow(scenario: Scenario, choice: Choice, home: Trace, start: Seconds) -> O
     end = start + scenario.length
     held = losses = 0
     productive = paid = 0.0
+    wanted = math.inf if scenario.work is None else scenario.work
     for begin, stop in _tenures(choice, home, start, end):
         held += 1
+        done = begin + scenario.assumptions.restart + wanted - productive
+        if done <= min(stop, end):
+            paid += done - begin
+            return Outcome(wanted, held, losses, paid / HOUR * scenario.assumptions.spot, finished=done - start)
         losses += stop < end
         paid += min(stop, end) - begin
         productive += max(min(stop, end) - begin - scenario.assumptions.restart, 0.0)
@@ -74,5 +79,9 @@ def _tenures(choice: Choice, home: Trace, now: Seconds, end: Seconds) -> Iterato
 
 def _on_demand(scenario: Scenario) -> Outcome:
     """One machine that nobody takes back."""
-    productive = max(scenario.length - scenario.assumptions.restart, 0.0)
-    return Outcome(productive, 1, 0, scenario.length / HOUR * scenario.assumptions.on_demand)
+    restart, price = scenario.assumptions.restart, scenario.assumptions.on_demand
+    productive = max(scenario.length - restart, 0.0)
+    if scenario.work is None or scenario.work > productive:
+        return Outcome(productive, 1, 0, scenario.length / HOUR * price)
+    done = restart + scenario.work
+    return Outcome(scenario.work, 1, 0, done / HOUR * price, finished=done)

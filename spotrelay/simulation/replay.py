@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from heapq import heapify, heappop, heappush
 
+from spotrelay.core.checkpoint import Checkpoint, Commit, Verdict
 from spotrelay.core.claim import claim
 from spotrelay.core.clockwork import Timings
-from spotrelay.core.decide import decide, spent
-from spotrelay.core.decisions import Collect, Fence, Observe, Resolve, Rest, Send, Terminate, Wait
+from spotrelay.core.decide import decide
+from spotrelay.core.decisions import Collect, Drain, Fence, Observe, Resolve, Rest, Send, Terminate, Verify, Wait
 from spotrelay.core.errors import SpotrelayError
 from spotrelay.core.experience import Experience, answered, ended
-from spotrelay.core.facts import Collected, Fact, LaunchAbandoned, LaunchAnswered, TerminateAsked
+from spotrelay.core.facts import Collected, DrainAsked, Fact, LaunchAbandoned, LaunchAnswered, TerminateAsked
 from spotrelay.core.lease import Lease, fence, take
 from spotrelay.core.ledger import ledger_of
 from spotrelay.core.live import Heartbeat, Phase
@@ -30,11 +31,13 @@ from spotrelay.core.record import absorb, record
 from spotrelay.core.run import Run
 from spotrelay.core.site import Site
 from spotrelay.core.spec import pools_of
+from spotrelay.core.spending import spent
 from spotrelay.simulation.scenario import Outcome, Scenario
 from spotrelay.simulation.traces import Seconds
 
 FIRST_PROBE = datetime(2026, 1, 1, tzinfo=UTC)
 NO_LOOKS = timedelta(days=3650)
+LOOK = 600.0  # seconds between looks at a run that has an end
 MOST_STEPS = 1000  # decisions at one moment; a run that needs more does not come to rest
 
 
@@ -126,6 +129,8 @@ class Simulated:
         self._account = account
         self._held: Held | None = None
         self._losses = 0
+        self._done = 0.0  # training of the machines before this one
+        self._finished: Seconds | None = None
         self.start = start
         self._end = start + account.scenario.length
         self._run = Run(run_id, account.scenario.spec, at(start), lease=Lease(run_id))
@@ -134,13 +139,16 @@ class Simulated:
         """Everything that happens to the run by this moment; the next one that matters, None at its end."""
         self._run = replace(self._run, news=())  # the timeline is nobody's here
         self._boot(moment)
+        self._finish(moment)
+        self._tell_progress(moment)
         self._lose(moment)
-        if moment >= self._end or self._run.outcome is not None:
+        if moment >= self._end or self._run.outcome is not None or self._finished is not None:
             self._stop(min(moment, self._end))
             return None
         until = self._settle(moment)
         lost = self._held.lost if self._held else math.inf
-        return min(lost, until, self._end)
+        watched = moment + LOOK if self._account.scenario.work is not None and self._held else math.inf
+        return min(lost, until, self._end, watched, self._finishes)
 
     def outcome(self) -> Outcome:
         """What the run came to, by the control plane's own ledger."""
@@ -149,7 +157,9 @@ class Simulated:
         machines = sum(a.launched_at is not None for a in run.attempts)
         productive = ledger.goodput * ledger.wall.total_seconds()
         why = run.outcome_why if run.outcome is not None else ""
-        return Outcome(productive, machines, self._losses, spent(run, end), why)
+        finished = None if self._finished is None else self._finished - self.start
+        productive = productive if finished is None else self._done
+        return Outcome(productive, machines, self._losses, spent(run, end), why, finished)
 
     # what happens to the machine
 
@@ -162,11 +172,45 @@ class Simulated:
         beat = Heartbeat(run.run_id, current.generation, 1, Phase.TRAINING, first_step=True)
         self._run = absorb(replace(run, lease=lease, heartbeats=(beat,)), at(held.ready), self._account.site)
 
+    @property
+    def _finishes(self) -> Seconds:
+        """When the machine that there is will have done what is left; `inf` without one, or without an end."""
+        work = self._account.scenario.work
+        return math.inf if work is None or self._held is None else self._held.ready + work - self._done
+
+    def _finish(self, moment: Seconds) -> None:
+        held, done = self._held, self._finishes
+        if held is None or done > min(moment, held.lost):
+            return
+        self._done, self._finished = self._account.scenario.work or 0.0, done
+        self._learn(StateChange(held.instance_id, InstanceState.TERMINATED), at(done))
+        self._account.learn_end(held, False, done)
+        self._held = None
+
+    def _trained(self, moment: Seconds) -> Seconds:
+        """Training by this moment: nothing of it is lost with a machine, what is done again is in the restart."""
+        held = self._held
+        return self._done + (max(min(moment, held.lost) - held.ready, 0.0) if held else 0.0)
+
+    def _tell_progress(self, moment: Seconds) -> None:
+        """What the heartbeats and the checkpoints of a run with an end say: a step takes a second."""
+        work, current = self._account.scenario.work, self._run.current
+        if work is None or self._held is None or current is None or current.beating_at is None:
+            return
+        step, generation = int(self._trained(moment)), current.generation
+        beat = Heartbeat(
+            self._run.run_id, generation, 1, Phase.TRAINING, step, int(work), resumed_from=int(self._done),
+            first_step=True,
+        )  # fmt: skip
+        commit = Commit(self._run.run_id, generation, 1, step, "", "", "", 0)
+        point = Checkpoint(commit, Verdict(generation, 1, True, "", at(moment)))
+        self._run = absorb(replace(self._run, heartbeats=(beat,), checkpoints=(point,)), at(moment), self._account.site)
+
     def _lose(self, moment: Seconds) -> None:
         held = self._held
         if held is None or held.lost > moment:
             return
-        now = at(moment)
+        now, self._done = at(moment), self._trained(moment)
         self._learn(InterruptionNotice(held.instance_id, "terminate", now, NoticeSource.EVENTBRIDGE), now)
         self._learn(StateChange(held.instance_id, InstanceState.TERMINATED), now)
         self._account.learn_end(held, True, moment)
@@ -211,6 +255,14 @@ class Simulated:
                 self._stop(moment)
                 yield TerminateAsked(instance_id)
                 yield StateChange(instance_id, InstanceState.TERMINATED)
+            case Drain(generation=generation, by=by) if self._held is not None:
+                held, self._done = self._held, self._trained(moment)
+                self._stop(moment)
+                yield DrainAsked(generation, by)
+                yield StateChange(held.instance_id, InstanceState.TERMINATED)
+            case Verify(checkpoints=points):
+                verdict = Verdict(points[0].commit.generation, 1, True, "", at(moment) + timedelta(microseconds=1))
+                self._run = replace(self._run, checkpoints=(replace(points[0], verdict=verdict),))
             case Resolve(intent=intent):
                 yield LaunchAbandoned(intent.launch)
             case Collect():  # a replay has no bucket: there is nothing to look through before its end

@@ -33,8 +33,9 @@ class Scenario:
     spec: Spec
     traces: tuple[Trace, ...]
     starts: tuple[Seconds, ...]  # of each run, ascending
-    length: Seconds  # of each run
+    length: Seconds  # of each run, at the most
     assumptions: Assumptions = Assumptions()
+    work: Seconds | None = None  # of training, after which a run is done; None: it trains to its end
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Outcome:
     losses: int  # machines that were taken from it
     cost: float  # dollars
     failed: str = ""  # why it ended before its time; empty when it did not
+    finished: Seconds | None = None  # from its start until its work was done
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,9 @@ class Figures:
     cost: float  # dollars a run
     cost_per_productive_hour: float | None  # over the runs that did not fail; None if nothing was produced
     failed: int  # runs that ended before their time
+    finished: float | None = None  # share of the runs whose work was done; None where no work was stated
+    in_time: float | None = None  # share of the runs that were done by their deadline; None where there is none
+    hours: float | None = None  # until it was done, over the runs that finished
 
 
 def scenario(
@@ -67,6 +72,7 @@ def scenario(
     hours: float,
     seed: int,
     assumptions: Assumptions | None = None,
+    work: Seconds | None = None,
 ) -> Scenario:
     """A scenario whose runs start at random within the traces.
 
@@ -80,12 +86,13 @@ def scenario(
         raise InvalidInput(f"a run of {hours:g} hours does not fit into the {have}: ask for fewer with --hours")
     dice = random.Random(seed)
     starts = sorted(dice.uniform(0.0, room) for _ in range(runs))
-    return Scenario(spec, traces, tuple(starts), hours * HOUR, assumptions or Assumptions())
+    return Scenario(spec, traces, tuple(starts), hours * HOUR, assumptions or Assumptions(), work)
 
 
-def figures(outcomes: Iterable[Outcome], length: Seconds) -> Figures:
+def figures(outcomes: Iterable[Outcome], length: Seconds, deadline: Seconds | None = None) -> Figures:
     """The means of these outcomes."""
     every = tuple(outcomes)
+    done = [o.finished for o in every if o.finished is not None]
     finished = [o for o in every if not o.failed]
     hours = sum(o.productive for o in finished) / HOUR
     return Figures(
@@ -95,4 +102,7 @@ def figures(outcomes: Iterable[Outcome], length: Seconds) -> Figures:
         cost=sum(o.cost for o in every) / len(every),
         cost_per_productive_hour=sum(o.cost for o in finished) / hours if hours else None,
         failed=len(every) - len(finished),
+        finished=len(done) / len(every) if done else None,
+        in_time=None if deadline is None else sum(each <= deadline for each in done) / len(every),
+        hours=sum(done) / len(done) / HOUR if done else None,
     )

@@ -9,7 +9,7 @@ import pytest
 
 from spotrelay.core.checkpoint import Checkpoint, Commit, Health, Verdict
 from spotrelay.core.claim import claim
-from spotrelay.core.decide import decide, spent
+from spotrelay.core.decide import decide
 from spotrelay.core.decisions import (
     Collect,
     Conclude,
@@ -47,6 +47,7 @@ from spotrelay.core.retention import Upkeep
 from spotrelay.core.run import FINAL, RUN_MOVES, AttemptState, Run, RunStatus, settle, with_attempt
 from spotrelay.core.site import Site
 from spotrelay.core.spec import Limits, NoCheckpoint, Spec, pools_of
+from spotrelay.core.spending import spent
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

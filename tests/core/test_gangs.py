@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from spotrelay.core.claim import claim
-from spotrelay.core.decide import decide, spent
+from spotrelay.core.decide import decide
 from spotrelay.core.decisions import Conclude, Observe, Reserve, Resolve, Send, Terminate, Wait
 from spotrelay.core.errors import InvalidInput
 from spotrelay.core.facts import LaunchAnswered, MachineFound, Observed, TerminateAsked
@@ -22,6 +22,7 @@ from spotrelay.core.record import absorb, record
 from spotrelay.core.row import decode_run, encode_run
 from spotrelay.core.run import AttemptState, Run, RunStatus
 from spotrelay.core.spec import Limits, Spec, parse_spec
+from spotrelay.core.spending import spent
 from tests.core.test_decide import MINUTE, NOON, POOL, SITE, reserved, submitted
 
 FIRST, SECOND, THIRD = (f"i-{number:017x}" for number in (1, 2, 3))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from spotrelay.core.decide import spent
 from spotrelay.core.errors import InvalidInput
 from spotrelay.core.notice import InstanceState
 from spotrelay.core.run import RunStatus
 from spotrelay.core.spec import Limits
+from spotrelay.core.spending import spent
 from spotrelay.testing import Crash, Fault, faulty
 from spotrelay.testing.faults import at
 from tests.handlers.plane import SPEC, World

@@ -424,7 +424,7 @@ def test_money_without_a_ceiling_is_counted_only_for_the_alarm(
 ) -> None:
     template = synthesise(**config)["Spotrelay"]
 
-    assert template.outputs()["DayDollars"] == told
+    assert template.outputs["DayDollars"] == told
 
 
 def test_every_alarm_points_to_a_chapter_of_the_runbook_that_exists(home: Template) -> None:

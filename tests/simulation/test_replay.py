@@ -82,19 +82,19 @@ def test_on_demand_is_the_last_rung_and_costs_its_price() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limits", "word"),
+    ("limits", "word", "early"),
     [
-        (Limits(max_hours=2.0), "max_hours"),
-        (Limits(max_launches=1), "max_launches"),
-        (Limits(max_dollars=0.7), "max_dollars"),
+        (Limits(max_hours=2.0), "max_hours", 0),
+        (Limits(max_launches=1), "max_launches", 0),
+        (Limits(max_dollars=0.7), "max_dollars", 300),  # it saves before
     ],
 )
-def test_the_specs_limits_end_a_run_as_they_do_in_production(limits: Limits, word: str) -> None:
+def test_the_specs_limits_end_a_run_as_they_do_in_production(limits: Limits, word: str, early: float) -> None:
     (outcome,) = replay(one_run(by_hours(home=[1, 1, 0, 1], sibling=[1, 1, 1, 1]), replace(SPEC, limits=limits)))
 
     assert word in outcome.failed
-    assert outcome.productive == pytest.approx(2 * HOUR - 360)
-    assert outcome.cost == pytest.approx(0.7)
+    assert outcome.productive == pytest.approx(2 * HOUR - 360 - early)
+    assert outcome.cost == pytest.approx((2 - early / HOUR) * 0.35)
 
 
 def test_a_run_without_failover_ends_with_its_machine() -> None:
