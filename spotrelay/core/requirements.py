@@ -13,7 +13,7 @@ from math import inf
 from spotrelay.core.errors import InvalidInput
 
 MOST_TYPES = 12  # kept: each is a rung of its own in each region
-NEAREST = 3  # types named when none fits
+NEAREST = 3  # types named when none fits, of different families
 ARCHITECTURES = ("x86_64", "arm64")
 
 
@@ -121,7 +121,11 @@ def _nothing_fits(wanted: Requirements, offers: Offers, prices: Prices) -> str:
     for region, kinds in offers.items():
         for kind in kinds:
             lacking.setdefault(kind, list(lacks(wanted, kind, prices.get((region, kind.name)))))
-    nearest = sorted(lacking, key=lambda kind: (len(lacking[kind]), _distance(wanted, kind), kind.size))[:NEAREST]
+    order = sorted(lacking, key=lambda kind: (len(lacking[kind]), _distance(wanted, kind), kind.size))
+    families: dict[str, InstanceKind] = {}
+    for kind in order:
+        families.setdefault(kind.name.partition(".")[0], kind)
+    nearest = list(families.values())[:NEAREST]
     named = "; ".join(f"{kind} {', '.join(lacking[kind])}" for kind in nearest)
     where = ", ".join(sorted(offers)) or "no region"
     return f"instance_requirements: no instance type in {where} fits. Nearest: {named or 'none is offered at all'}"

@@ -144,3 +144,23 @@ def test_a_table_that_is_gone_is_told_without_a_traceback(cloud: LocalCloud, cal
     assert "Traceback" not in said.stderr
     assert examined.returncode == 1
     assert "FAILED  table" in examined.stdout
+
+
+def test_requirements_become_the_types_that_the_stacks_regions_offer(
+    cloud: LocalCloud, call: Call, tmp_path: Path
+) -> None:
+    wanted = "command: [python, train.py]\ninstance_requirements: {gpus: 1, gpu_memory_gib: %s, max_price: %s}\n"
+    (tmp_path / "run.yaml").write_text(wanted % (24, 0.7))
+    (tmp_path / "impossible.yaml").write_text(wanted % (200, 0.7))
+    switch(cloud, "off")
+
+    submitted = call("submit", "run.yaml", "--run-id", "required", "--json")
+    told = call("events", "required", "--json")
+    refused = call("submit", "impossible.yaml", "--run-id", "impossible")
+    call("cancel", "required")
+
+    assert submitted.returncode == 0, submitted.stderr
+    assert "pools are allowed, of g5.xlarge, g6.xlarge" in told.stdout
+    assert "g5.2xlarge" not in told.stdout  # dearer than the ceiling
+    assert refused.returncode != 0
+    assert "no instance type in us-east-1 fits. Nearest: g6e.xlarge" in refused.stderr, refused.stderr
