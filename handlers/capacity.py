@@ -1,7 +1,6 @@
 """Capacity reservations and capacity blocks that end, with the machines in them.
 
-Spotrelay launches into neither; but a machine that a user's own template put into one is warned
-by these events instead of the Spot ones, and is answered in the same way.
+A machine in one is warned by these events instead of the Spot ones, and is answered in the same way.
 """
 
 from __future__ import annotations

@@ -59,6 +59,7 @@ class LaunchRights(Construct):
         machine, fleet = self._arn("instance", "*"), self._arn("fleet", "*")
         parts = [self._arn(kind, "*") for kind in ("volume", "network-interface", "spot-instances-request")]
         groups = self._arn("placement-group", "*")  # the spec names one of the user's own
+        reserved = self._arn("capacity-reservation", "*")  # of the account; a spec names the one that it may use
         fixed = [self._arn("image", "*", account=""), self._arn("security-group", pad.security_group)]
         ours = {"ArnEquals": {"ec2:LaunchTemplate": template}}
         tagged = {"StringEquals": {f"aws:RequestTag/{MANAGED}": managed}}
@@ -66,7 +67,7 @@ class LaunchRights(Construct):
         self._allow(["ec2:CreateFleet"], [fleet, template, *subnets], {})
         self._allow(["ec2:CreateFleet"], [machine], tagged)
         self._allow(["ec2:RunInstances"], [machine], {**ours, **tagged})
-        self._allow(["ec2:RunInstances"], [*parts, template, *subnets, groups], ours)
+        self._allow(["ec2:RunInstances"], [*parts, template, *subnets, groups, reserved], ours)
         self._allow(["ec2:RunInstances"], fixed, from_template)
         # Never afterwards: the tag decides which machines we may end.
         at_launch = {"StringEquals": {"ec2:CreateAction": ["CreateFleet", "RunInstances"]}}

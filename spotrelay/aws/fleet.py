@@ -14,6 +14,13 @@ from spotrelay.core.notice import InstanceState
 from spotrelay.core.placement import FailureScope, Market, Pool, Refusal, Rung
 from spotrelay.core.ports import LaunchAnswer, Machine
 
+RESERVED = "RunInstances"  # key of a stored request that goes into a reservation; others have "CreateFleet"
+
+
+def token_of(request: Mapping[str, Any]) -> str:
+    """The ClientToken of a prepared request."""
+    return str((request.get(RESERVED) or request["CreateFleet"])["ClientToken"])
+
 
 def prepare(places: Places, stack: str, run_id: str, generation: int, launch: int, rung: Rung) -> dict[str, Any]:
     """The request with the region it goes to and the pools it speaks about; JSON through and through.
@@ -25,6 +32,8 @@ def prepare(places: Places, stack: str, run_id: str, generation: int, launch: in
         raise InvalidInput(f"run {run_id}: one launch goes to one region and one market, not to {rung.pools}")
     region, market = rung.pools[0].region, Market(rung.pools[0].market)
     place = places.place(region)
+    if market.is_reserved:
+        return _into_reservation(places, stack, run_id, generation, launch, rung)
     group = {"Placement": {"GroupName": rung.placement_group}} if rung.placement_group else {}
     overrides = [
         {
@@ -48,6 +57,39 @@ def prepare(places: Places, stack: str, run_id: str, generation: int, launch: in
         **_strategy(market, rung.nodes),
     }
     return {"Region": region, "Pools": [to_json(pool) for pool in rung.pools], "CreateFleet": request}
+
+
+def _into_reservation(
+    places: Places, stack: str, run_id: str, generation: int, launch: int, rung: Rung
+) -> dict[str, Any]:
+    """RunInstances instead: a fleet takes the target of a reservation from its template alone, which is fixed.
+
+    Source: EC2 API Reference, RunInstances, `CapacityReservationSpecification` and `InstanceMarketOptions`; EC2 User
+    Guide, "Launch instances using Capacity Blocks".
+    """
+    pool = rung.pools[0]
+    place = places.place(pool.region)
+    group = {"Placement": {"GroupName": rung.placement_group}} if rung.placement_group else {}
+    block = {"InstanceMarketOptions": {"MarketType": Market.BLOCK.value}} if pool.market == Market.BLOCK.value else {}
+    request = {
+        "ClientToken": f"{run_id}.{generation}.{launch}",
+        "MinCount": rung.nodes,
+        "MaxCount": rung.nodes,
+        "InstanceType": pool.instance_type,
+        "SubnetId": places.subnet(pool.region, pool.zone),
+        "LaunchTemplate": {"LaunchTemplateId": place.launch_template, "Version": place.version},
+        "CapacityReservationSpecification": {"CapacityReservationTarget": {"CapacityReservationId": pool.reservation}},
+        "TagSpecifications": [{"ResourceType": "instance", "Tags": _tags(stack, run_id, generation, launch)}],
+        **group,
+        **block,
+    }
+    return {"Region": pool.region, "Pools": [to_json(pool)], RESERVED: request}
+
+
+def read_reservation(answer: Mapping[str, Any], request: Mapping[str, Any]) -> LaunchAnswer:
+    """What RunInstances came to: all machines that were asked for, or an exception."""
+    instance_ids = [str(instance["InstanceId"]) for instance in answer["Instances"]]
+    return LaunchAnswer(instance_ids[0], _pools(request)[0], (), tuple(instance_ids[1:]))
 
 
 def _strategy(market: Market, nodes: int) -> dict[str, Any]:
@@ -107,7 +149,7 @@ def refused_whole(
 def read_machine(instance: Mapping[str, Any], region: str) -> Machine:
     """One instance of DescribeInstances. What its tags do not tell is empty or zero."""
     tags = {tag["Key"]: tag["Value"] for tag in instance.get("Tags") or []}
-    market = Market.SPOT if instance.get("InstanceLifecycle") == "spot" else Market.ON_DEMAND
+    market, reservation = _bought_how(instance)
     launched = instance.get("LaunchTime")
     return Machine(
         instance["InstanceId"],
@@ -120,9 +162,21 @@ def read_machine(instance: Mapping[str, Any], region: str) -> Machine:
             instance.get("Placement", {}).get("AvailabilityZone", ""),
             instance.get("InstanceType", ""),
             market.value,
+            reservation,
         ),
         launched.astimezone(UTC) if launched else None,
     )
+
+
+def _bought_how(instance: Mapping[str, Any]) -> tuple[Market, str]:
+    """The market of a machine, and the reservation that it targets; an open one that it met by chance is no target."""
+    target = (instance.get("CapacityReservationSpecification") or {}).get("CapacityReservationTarget") or {}
+    reservation = str(target.get("CapacityReservationId") or "")
+    if instance.get("InstanceLifecycle") == Market.BLOCK.value:
+        return Market.BLOCK, reservation
+    if instance.get("InstanceLifecycle") == "spot":
+        return Market.SPOT, ""
+    return (Market.RESERVED, reservation) if reservation else (Market.ON_DEMAND, "")
 
 
 def _refusals(error: Mapping[str, Any], request: Mapping[str, Any], now: datetime) -> list[Refusal]:

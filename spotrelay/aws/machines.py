@@ -48,18 +48,23 @@ class Ec2Machines:
     def launch(self, request: Mapping[str, Any], now: datetime, *, first: bool = False) -> LaunchAnswer:
         """Send a prepared request, exactly once; a region out of reach refuses what nobody sent before."""
         region = str(request["Region"])
-        doing = f"launching {request['CreateFleet']['ClientToken']} in {region}"
+        doing = f"launching {fleet.token_of(request)} in {region}"
         try:
-            answer = self._clients.launcher(region).create_fleet(**request["CreateFleet"])
+            found = self._sent(request, region, now)
         except FAILURES as error:
             if first and _was_not_sent(error):
                 why = f"{region} could not be reached, nothing was sent: {error}"
                 return fleet.refused_whole(request, FailureScope.REGION, code_of(error), why, now)
             return self._refused(error, request, now, doing)
-        found = fleet.read_answer(answer, request, now)
         for instance_id in found.instance_ids:
             self._seen.note(instance_id, region)
         return found
+
+    def _sent(self, request: Mapping[str, Any], region: str, now: datetime) -> LaunchAnswer:
+        launcher = self._clients.launcher(region)
+        if fleet.RESERVED in request:
+            return fleet.read_reservation(launcher.run_instances(**request[fleet.RESERVED]), request)
+        return fleet.read_answer(launcher.create_fleet(**request["CreateFleet"]), request, now)
 
     def find(self, run_id: str, launch: int) -> Machine | None:
         """The machine that this launch made, by its tags; one that still runs before one that ended."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from statistics import median
 
@@ -44,6 +44,11 @@ class Choice:
 
 def choose(run: Run, pools: tuple[Pool, ...], now: datetime, site: Site) -> Choice:
     """Which markets the next launch may ask."""
+    bought = tuple(p for p in pools if Market(p.market).is_reserved)
+    if bought:
+        others = tuple(p for p in pools if p not in bought)
+        rest = choose(run, others, now, site) if others else Choice(())
+        return replace(rest, groups=(bought, *rest.groups))
     spot = tuple(p for p in pools if p.market == Market.SPOT.value)
     on_demand = tuple(p for p in pools if p.market != Market.SPOT.value)
     if not spot or not on_demand:
@@ -84,6 +89,8 @@ def change_market(run: Run, current: Attempt, now: datetime, site: Site) -> Drai
     """Whether the attempt that trains should make way for one in the other market."""
     if not run.spec.on_demand or current.first_step_at is None or current.pool is None or not _may_go_on(run, site):
         return None
+    if Market(current.pool.market).is_reserved:
+        return None
     if current.pool.market != Market.SPOT.value:
         why = worth_returning(run, current, now, site)
         return Drain(current.generation, why, FOR_SPOT) if why else None
@@ -103,7 +110,7 @@ def next_judgement(run: Run, now: datetime, site: Site) -> Iterator[datetime]:
 def may_return(run: Run) -> bool:
     """Whether Spot's prices have to be known to tell if on-demand is to be left."""
     current = run.current
-    bought = current is not None and current.pool is not None and current.pool.market != Market.SPOT.value
+    bought = current is not None and current.pool is not None and current.pool.market == Market.ON_DEMAND.value
     return bought and run.spec.on_demand and run.spec.back_to_spot
 
 

@@ -15,6 +15,13 @@ class Market(Enum):
 
     SPOT = "spot"
     ON_DEMAND = "on-demand"
+    RESERVED = "reserved"  # a capacity reservation that is paid for anyhow
+    BLOCK = "capacity-block"  # one that begins and ends at fixed times
+
+    @property
+    def is_reserved(self) -> bool:
+        """Whether its capacity was bought before."""
+        return self in (Market.RESERVED, Market.BLOCK)
 
 
 class FailureScope(Enum):
@@ -39,9 +46,11 @@ class Pool:
     zone: str
     instance_type: str
     market: str = Market.SPOT.value
+    reservation: str = ""  # id of the capacity reservation, where the market is one
 
     def __str__(self) -> str:
-        return f"{self.instance_type}/{self.zone}/{self.market}"
+        name = f"{self.instance_type}/{self.zone}/{self.market}"
+        return f"{name}/{self.reservation}" if self.reservation else name
 
     @property
     def family(self) -> str:
@@ -102,6 +111,7 @@ REACH_FAR = frozenset(
     }
 )  # refusals that speak of more than the pool that was asked
 
+RANKS = {Market.RESERVED: 0, Market.BLOCK: 0, Market.SPOT: 1, Market.ON_DEMAND: 2}  # what is paid for comes first
 LOST_FOR = timedelta(minutes=10)
 SECOND_CHOICE = 0.5  # what an hour on the next type of the spec's list is worth: the list is a wish
 WORTH_ASKING = 1 / 3  # of the best pool's worth: EC2 picks among what we ask for, so what is far worse waits
@@ -153,7 +163,7 @@ def next_rung(
 ) -> Rung | None:
     """The next launch request's pools, or None when every pool is refused for now.
 
-    Sibling zones of the preferred type come first, then the other types in the spec's order,
+    Reserved capacity comes first, then sibling zones of the preferred type, then the other types in its order,
     then on-demand. Where the account has experience, Spot pools go by it instead, across zones
     and regions. A pool that was lost lately goes to the very end: losses cluster within a type
     and zone.
@@ -187,8 +197,8 @@ def _ranked(
     pools: tuple[Pool, ...], values: Mapping[Pool, float], scores: Mapping[Pool, Score]
 ) -> tuple[Pool, ...] | list[Pool]:
     if scores:
-        return sorted(pools, key=lambda p: (p.market != Market.SPOT.value, scores[p].dollars))
-    return sorted(pools, key=lambda p: (p.market != Market.SPOT.value, -values[p])) if values else pools
+        return sorted(pools, key=lambda p: (RANKS[Market(p.market)], scores[p].dollars))
+    return sorted(pools, key=lambda p: (RANKS[Market(p.market)], -values[p])) if values else pools
 
 
 def _values(pools: tuple[Pool, ...], worth: Mapping[Pool, float]) -> dict[Pool, float]:
@@ -206,7 +216,8 @@ def _worth_asking(pool: Pool, first: Pool, values: Mapping[Pool, float]) -> bool
 
 
 def _one_request(pool: Pool, first: Pool) -> bool:
-    return (pool.region, pool.instance_type, pool.market) == (first.region, first.instance_type, first.market)
+    names = ("region", "instance_type", "market", "reservation")
+    return all(getattr(pool, name) == getattr(first, name) for name in names)
 
 
 def reopens_at(

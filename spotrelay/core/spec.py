@@ -18,6 +18,8 @@ from spotrelay.core.requirements import Requirements, problems
 RUN_ID = re.compile(r"^[a-z0-9][a-z0-9-]{0,39}\Z")
 ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*\Z")
 INSTANCE_TYPE = re.compile(r"^[a-z0-9-]+\.[a-z0-9-]+\Z")
+RESERVATION_ID = re.compile(r"^cr-[0-9a-z]{8,32}\Z")
+ZONE = re.compile(r"^[a-z]{2}(-[a-z]+)+-\d[a-z]\Z")
 SECRET = re.compile(r"^(ssm:/?[A-Za-z0-9_./-]+|secretsmanager:[A-Za-z0-9/_+=.@:-]+)\Z")
 IMAGE = re.compile(r"^[a-z0-9./:_-]+@sha256:[0-9a-f]{64}\Z")
 PLACEMENT_GROUP = re.compile(r"^[!-~]([ -~]{0,253}[!-~])?\Z")  # up to 255 ASCII characters
@@ -98,6 +100,16 @@ class Keep:
 
 
 @dataclass(frozen=True)
+class Reservation:
+    """Capacity that was bought before, and is used before anything else."""
+
+    id: str  # cr-…
+    zone: str
+    instance_type: str
+    block: bool = False  # a Capacity Block for ML, which EC2 wants to be told
+
+
+@dataclass(frozen=True)
 class Spec:
     """A run as its user wrote it."""
 
@@ -106,6 +118,7 @@ class Spec:
     instance_requirements: Requirements = field(default_factory=Requirements)  # instead of names
     offered: dict[str, tuple[str, ...]] = field(default_factory=dict)  # region to types; `submit` fills it in
     zones: tuple[str, ...] = ()  # empty: every zone in which the stack has a subnet
+    capacity_reservations: tuple[Reservation, ...] = ()  # asked first, in this order; targeted ones and blocks
     on_demand: bool = False  # may the last rung be on-demand
     on_demand_after_s: float | None = None  # without a Spot machine since it last trained; None: once all have refused
     on_demand_after_losses: int | None = None  # of Spot machines within `losses_within_s`: on-demand first
@@ -172,16 +185,22 @@ def checked_run_id(text: str) -> str:
 
 
 def pools_of(spec: Spec, zones: tuple[tuple[str, str], ...]) -> tuple[Pool, ...]:
-    """Every pool the spec allows, preferred first: types in its order, Spot before on-demand.
+    """Every pool the spec allows, preferred first: reservations, then types in its order, Spot before on-demand.
 
     Args:
         zones: (region, zone) of each subnet of the stack.
     """
     open_zones = [(r, z) for r, z in zones if not spec.zones or z in spec.zones]
     markets = [Market.SPOT] + ([Market.ON_DEMAND] if spec.on_demand else [])
+    bought = tuple(
+        Pool(r, z, each.instance_type, (Market.BLOCK if each.block else Market.RESERVED).value, each.id)
+        for each in spec.capacity_reservations
+        for r, z in zones
+        if z == each.zone
+    )
     types = spec.instance_types
     sold = {r: spec.offered.get(r, ()) if spec.offered else types for r, _ in open_zones}
-    return tuple(Pool(r, z, t, m.value) for m in markets for t in types for r, z in open_zones if t in sold[r])
+    return bought + tuple(Pool(r, z, t, m.value) for m in markets for t in types for r, z in open_zones if t in sold[r])
 
 
 def _usable(kind: type, data: dict[str, Any], bad: list[str], where: str) -> dict[str, Any]:
@@ -292,8 +311,12 @@ def _gang_problems(spec: Spec) -> list[str]:
 
 
 def _market_problems(spec: Spec) -> list[str]:
-    """What does not go together in the rules for on-demand and the deadline."""
-    found = []
+    """What does not go together in the rules for on-demand and the deadline, and reservations that cannot be."""
+    found = [
+        f"capacity_reservations: {each.id!r} needs an id (cr-…), a zone and an instance_type"
+        for each in spec.capacity_reservations
+        if not (RESERVATION_ID.match(each.id) and ZONE.match(each.zone) and INSTANCE_TYPE.match(each.instance_type))
+    ]
     only = {
         "on_demand_after_s": spec.on_demand_after_s is not None,
         "on_demand_after_losses": spec.on_demand_after_losses is not None,

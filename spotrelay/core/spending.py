@@ -8,7 +8,7 @@ from zlib import crc32
 
 from spotrelay.core.budget import MICRO, SHORTEST, Budget, Hold, cost, midnight_after, paid_until
 from spotrelay.core.decisions import Conclude, Decision, Drain, Pay, Wait
-from spotrelay.core.placement import Pool
+from spotrelay.core.placement import Market, Pool
 from spotrelay.core.run import FOR_LIMIT, FOR_MONEY, Attempt, Intent, Run, RunStatus
 from spotrelay.core.site import Site
 from spotrelay.core.spec import AtCeiling, Limits
@@ -21,6 +21,8 @@ NO_MONEY = "the account's budget of the day is used up"
 
 def price_of(pool: Pool, limits: Limits, prices: Mapping[Pool, float] | None) -> float | None:
     """Dollars an hour of a machine of this pool, as far as anybody told."""
+    if Market(pool.market).is_reserved:
+        return 0.0  # it is paid for whether or not it is used
     told = limits.on_demand_price(pool)
     return told if told is not None else (prices or {}).get(pool)
 

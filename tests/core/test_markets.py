@@ -12,11 +12,12 @@ from spotrelay.core.decide import decide
 from spotrelay.core.decisions import Drain, Reserve, Wait
 from spotrelay.core.errors import InvalidInput
 from spotrelay.core.live import Heartbeat, Phase
-from spotrelay.core.markets import STAY, change_market, choose, in_time, work
+from spotrelay.core.markets import STAY, change_market, choose, in_time, may_return, work
 from spotrelay.core.placement import FailureScope, Pool, Refusal
 from spotrelay.core.run import FOR_ON_DEMAND, FOR_SPOT, Attempt, AttemptState, Run
 from spotrelay.core.site import Site
-from spotrelay.core.spec import Limits, Spec, parse_spec, pools_of
+from spotrelay.core.spec import Limits, Reservation, Spec, parse_spec, pools_of
+from spotrelay.core.spending import price_of
 from tests.core.test_decide import NOON, submitted
 
 MINUTE = timedelta(minutes=1)
@@ -259,3 +260,42 @@ def test_a_deadline_is_a_time_or_hours_from_the_submission() -> None:
 
     assert at.deadline_after(NOON) == NOON + 24 * HOUR == replace(SPEC, deadline_hours=24.0).deadline_after(NOON)
     assert SPEC.deadline_after(NOON) is None
+
+
+# capacity that is paid for already
+
+BOUGHT = (
+    Reservation("cr-0123456789abcdef0", "eu-west-1b", "p5.48xlarge"),
+    Reservation("cr-0fedcba9876543210", "eu-west-1a", "p5.48xlarge", block=True),
+)
+
+
+def test_reservations_are_asked_first_in_their_order_and_each_by_itself() -> None:
+    run = submitted(replace(SPEC, capacity_reservations=BOUGHT))
+
+    assert markets(run, NOON) == ["reserved+capacity-block", "spot+on-demand"]
+    first = decide(run, NOON, SITE)
+    assert isinstance(first, Reserve) and [p.reservation for p in first.rung.pools] == ["cr-0123456789abcdef0"]
+    full = Refusal(first.rung.pools[0], FailureScope.POOL, "ReservationCapacityExceeded", "", NOON)
+    second = decide(replace(run, refusals=(full,)), NOON, SITE)
+    assert isinstance(second, Reserve) and second.rung.pools[0].market == "capacity-block"
+    both = (full, replace(full, pool=second.rung.pools[0]))
+    third = decide(replace(run, refusals=both), NOON, SITE)
+    assert isinstance(third, Reserve) and third.rung.pools[0].market == "spot"
+
+
+def test_a_reservation_counts_no_dollars_and_is_never_left_for_spot() -> None:
+    now = NOON + 2 * HOUR
+    pool = Pool("eu-west-1", "eu-west-1b", "p5.48xlarge", "reserved", BOUGHT[0].id)
+    run = training(pool, NOON, 100, now, replace(SPEC, capacity_reservations=BOUGHT))
+
+    assert price_of(pool, SPEC.limits, None) == 0.0
+    assert left(run, now, SITE) is None and not may_return(run)
+
+
+@pytest.mark.parametrize("wrong", [{"id": "cr-1"}, {"zone": "eu-west-1"}, {"instance_type": "big"}])
+def test_a_reservation_that_cannot_be_one_is_named(wrong: dict[str, str]) -> None:
+    good = {"id": "cr-0123456789abcdef0", "zone": "eu-west-1a", "instance_type": "p5.48xlarge"}
+
+    with pytest.raises(InvalidInput, match="capacity_reservations"):
+        parse_spec({"command": ["t"], "instance_types": ["g5.xlarge"], "capacity_reservations": [{**good, **wrong}]})

@@ -106,6 +106,15 @@ def test_image_and_group_come_from_the_template_and_not_from_the_request(
     assert not control.may("ec2:RunInstances", resource, context)
 
 
+def test_machines_go_into_capacity_reservations_from_our_template_only(control: Role, home: Template) -> None:
+    reservation = ec2("capacity-reservation", "cr-0123456789abcdef0")
+
+    assert control.may("ec2:RunInstances", reservation, launched(template_arn(home)))
+    assert not control.may("ec2:RunInstances", reservation, launched(ec2("launch-template", "lt-0bad")))
+    for action in ("CreateCapacityReservation", "CancelCapacityReservation", "PurchaseCapacityBlock"):
+        assert not control.may(f"ec2:{action}", reservation), action
+
+
 def test_no_machine_is_launched_into_a_subnet_or_a_region_that_is_not_ours(control: Role, home: Template) -> None:
     context = launched(template_arn(home))
 

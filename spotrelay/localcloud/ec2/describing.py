@@ -12,6 +12,7 @@ from spotrelay.localcloud.ec2.errors import Ec2Error
 from spotrelay.localcloud.ec2.filters import Values
 from spotrelay.localcloud.ec2.metadata import profile_arn
 from spotrelay.localcloud.ec2.records import SPOT, STATE_CODES, Fleet, Instance, SpotRequest
+from spotrelay.localcloud.ec2.reserved import BLOCK
 from spotrelay.localcloud.ec2.store import Store
 
 _INSTANCE_ID = re.compile(r"i-([0-9a-f]{8}|[0-9a-f]{17})")
@@ -129,7 +130,9 @@ def _instance(i: Instance) -> dict[str, Any]:
         "MetadataOptions": _metadata_options(plan.metadata),
     }
     optional = {
-        "InstanceLifecycle": SPOT if i.pool.market == SPOT else None,
+        "InstanceLifecycle": i.pool.market if i.pool.market in (SPOT, BLOCK) else None,
+        "CapacityReservationId": plan.reservation or None,
+        "CapacityReservationSpecification": _target(plan.reservation) if plan.reservation else None,
         "SpotInstanceRequestId": i.spot_request_id or None,
         "KeyName": plan.key_name or None,
         "PrivateIpAddress": None if gone else i.private_ip,
@@ -140,6 +143,10 @@ def _instance(i: Instance) -> dict[str, Any]:
         optional_profile = {"Arn": profile_arn(plan.profile, i.owner), "Id": "AIPA" + i.instance_id[2:].upper()}
         told["IamInstanceProfile"] = optional_profile
     return {**told, **{name: value for name, value in optional.items() if value is not None}}
+
+
+def _target(reservation: str) -> dict[str, Any]:
+    return {"CapacityReservationTarget": {"CapacityReservationId": reservation}}
 
 
 def _metadata_options(asked: Mapping[str, Any]) -> dict[str, Any]:

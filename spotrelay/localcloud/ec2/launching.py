@@ -12,10 +12,12 @@ from spotrelay.localcloud.ec2.capacity import EXCEPTION, Capacity
 from spotrelay.localcloud.ec2.errors import Ec2Error, invalid_value
 from spotrelay.localcloud.ec2.lifecycle import Lifecycle
 from spotrelay.localcloud.ec2.records import SPOT, Blueprint, Instance, Pool, SpotRequest, new_id
+from spotrelay.localcloud.ec2.reserved import Reservations
 from spotrelay.localcloud.ec2.store import Store
 from spotrelay.localcloud.ec2.world import World
 
 _MOST = 1000
+_RUNNING = ("pending", "running")
 _REQUEST_ONLY = {"MinCount", "MaxCount", "DryRun", "ClientToken", "LaunchTemplate"}
 
 
@@ -37,6 +39,7 @@ class Launcher:
         self.capacity = capacity
         self.clock = clock
         self.account = account
+        self.reservations = Reservations()
         self._lifecycle = lifecycle
         self._home = home
 
@@ -79,6 +82,10 @@ class Launcher:
 
     def claim(self, plan: Blueprint, planned: list[Pool]) -> tuple[Ec2Error, str] | None:
         """Ask for the capacity of one more instance; the refusal and its form."""
+        if plan.reservation:
+            running = [i.blueprint.reservation for i in self.store.instances.values() if i.state in _RUNNING]
+            refusal = self.reservations.claim(plan, [*running, *[plan.reservation] * len(planned)])
+            return None if refusal is None else (refusal, EXCEPTION)
         price = catalogue.spot_price(plan.pool.instance_type, plan.pool.zone, self.clock())
         if plan.pool.market == SPOT and plan.max_price is not None and plan.max_price < price:
             text = f"Your Spot request price of {plan.max_price} is lower than the minimum required Spot request "

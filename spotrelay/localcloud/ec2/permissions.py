@@ -142,6 +142,8 @@ def _resources(plan: Blueprint) -> list[tuple[str, str, str]]:
         found.append(("launch-template", plan.template_id, "LaunchTemplate"))
     if plan.placement_group:
         found.append(("placement-group", plan.placement_group, "Placement"))
+    if plan.reservation:
+        found.append(("capacity-reservation", plan.reservation, "CapacityReservationSpecification"))
     if plan.key_name:
         found.append(("key-pair", plan.key_name, "KeyName"))
     return found

@@ -71,6 +71,8 @@ class Blueprint:
     overridden: frozenset[str]
     """members that the request itself gives, where a template is used"""
     placement_group: str = ""
+    reservation: str = ""
+    """id of the capacity reservation that the request targets"""
 
 
 @dataclass

@@ -16,6 +16,7 @@ from spotrelay.localcloud.ec2.lifecycle import Lifecycle, NotPossible, described
 from spotrelay.localcloud.ec2.permissions import Need
 from spotrelay.localcloud.ec2.process_table import Census
 from spotrelay.localcloud.ec2.records import STATE_CODES, Instance
+from spotrelay.localcloud.ec2.reserved import Reserved
 from spotrelay.localcloud.ec2.store import Store
 from spotrelay.localcloud.ec2.world import World
 
@@ -221,6 +222,10 @@ class Ec2:
     def set_quota(self, market: str, family: str, vcpus: int | None, region: str = "*") -> None:
         """Limit the vCPUs of a market and family. See `Capacity.set_quota`."""
         self._capacity.set_quota(market, family, vcpus, region)
+
+    def reserve(self, reservation_id: str, instance_type: str, zone: str, count: int = 1, block: bool = False) -> None:
+        """Let there be a capacity reservation, or a capacity block."""
+        self._launcher.reservations.put(Reserved(reservation_id, instance_type, zone, count, block))
 
     def limit_requests(self, per_second: float | None, burst: float | None = None) -> None:
         """Limit the rate of each action in each region; None lifts the limit."""

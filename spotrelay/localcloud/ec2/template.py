@@ -15,6 +15,7 @@ from spotrelay.localcloud.ec2 import catalogue
 from spotrelay.localcloud.ec2.errors import Ec2Error, invalid_value
 from spotrelay.localcloud.ec2.metadata import TAG_KEY
 from spotrelay.localcloud.ec2.records import ON_DEMAND, SPOT, Blueprint, Pool
+from spotrelay.localcloud.ec2.reserved import BLOCK
 from spotrelay.localcloud.ec2.world import World
 
 _USER_DATA_LIMIT = 16 * 1024
@@ -73,7 +74,9 @@ def merge(
     data, name, version = load(world, specification) if specification else ({}, "", "")
     said: dict[str, Any] = {**data, **own}
     options = said.get("InstanceMarketOptions") or {}
-    market = market or (SPOT if options.get("MarketType") == "spot" else ON_DEMAND)
+    market = market or str(options.get("MarketType") or ON_DEMAND)
+    if market not in (SPOT, ON_DEMAND, BLOCK):
+        raise invalid_value(market, "MarketType")
     if market == SPOT:
         _check_spot(options.get("SpotOptions") or {})
     instance_type = _checked_type(said.get("InstanceType"))
@@ -104,8 +107,14 @@ def merge(
         template_id=name,
         template_version=version,
         overridden=frozenset(own),
+        reservation=_reservation(said),
         placement_group=str((own.get("Placement") or {}).get("GroupName") or ""),
     )
+
+
+def _reservation(said: Mapping[str, Any]) -> str:
+    target = (said.get("CapacityReservationSpecification") or {}).get("CapacityReservationTarget") or {}
+    return str(target.get("CapacityReservationId") or "")
 
 
 def _checked_type(name: Any) -> str:
