@@ -15,6 +15,7 @@ from handlers.judging import judged, judged_all
 from handlers.paying import give_back, pay_for_launch, pay_for_machine
 from handlers.settings import LAUNCHES_POSTPONED, TERMINATE_FAILED
 from spotrelay.core.decisions import (
+    AskStacks,
     Collect,
     Decision,
     Drain,
@@ -39,15 +40,16 @@ from spotrelay.core.facts import (
     MoneyRefused,
     Observed,
     Priced,
+    StacksAsked,
     TerminateAsked,
 )
-from spotrelay.core.live import ASK_DRAIN
+from spotrelay.core.live import ASK_DRAIN, ASK_STACKS
 from spotrelay.core.placement import Pool
 from spotrelay.core.run import Intent, Run
 
 Prices = Mapping[Pool, float]  # dollars an hour
 
-TOUCH_THE_WORLD = (Fence, Verify, Recheck, Pay, Send, Resolve, Observe, Terminate, Drain, Collect)
+TOUCH_THE_WORLD = (Fence, Verify, Recheck, Pay, Send, Resolve, Observe, Terminate, Drain, AskStacks, Collect)
 CHANGE_WHAT_IS_READ_BESIDE = (Fence, Verify, Recheck, Collect)  # the lease and the verdicts are not part of the row
 
 
@@ -80,13 +82,22 @@ def act(decision: Decision, run: Run, plane: ControlPlane, prices: Prices) -> tu
             for instance_id in decision.instance_ids:
                 _terminate(instance_id, run, plane)
             return tuple(map(TerminateAsked, decision.instance_ids))
-        case Drain(generation=generation, by=by, why=why):
-            plane.store.ask(run.run_id, generation, ASK_DRAIN)
-            return (DrainAsked(generation, by, why),)
+        case Drain() | AskStacks():
+            return (_ask(decision, run, plane),)
         case Collect():
             return collect(run, plane)
         case _:
             return ()
+
+
+def _ask(decision: Drain | AskStacks, run: Run, plane: ControlPlane) -> Fact:
+    """Leave a word for an attempt; each request for stacks is another one, so that it is heard anew."""
+    generation = decision.generation
+    if isinstance(decision, Drain):
+        plane.store.ask(run.run_id, generation, ASK_DRAIN)
+        return DrainAsked(generation, decision.by, decision.why)
+    plane.store.ask(run.run_id, generation, f"{ASK_STACKS} {run.version}")
+    return StacksAsked(generation)
 
 
 def _terminate(instance_id: str, run: Run, plane: ControlPlane) -> None:

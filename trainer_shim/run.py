@@ -124,6 +124,15 @@ class Run:
         self._open = False
         self._report = (loss, not accumulating, grad_norm)
 
+    def alive(self) -> None:
+        """Say that the program is at work between two steps, as in a long validation; call it as often as you like.
+
+        A program that shows no sign of progress for very long is taken for hung and replaced. Outside Spotrelay this
+        does nothing.
+        """
+        if self._session is not None and os.getpid() == self._pid:
+            self._session.alive()
+
     def close(self) -> None:
         """End the run's threads. Harmless when repeated.
 

@@ -10,7 +10,7 @@ from spotrelay.core.cadence import LastSave
 from spotrelay.core.checkpoint import SaveReason
 from spotrelay.core.errors import Fenced, InvalidInput, SpotrelayError
 from spotrelay.core.lease import Lease
-from spotrelay.core.live import ASK_DRAIN, EXIT_DRAINED, EXIT_FENCED, EXIT_PARTED, Phase
+from spotrelay.core.live import ASK_DRAIN, ASK_STACKS, EXIT_DRAINED, EXIT_FENCED, EXIT_PARTED, Phase
 from trainer_shim.agreement import Agreement, Moment, Word
 from trainer_shim.checking import Check
 from trainer_shim.checkpointer import Checkpointer, Data
@@ -22,6 +22,7 @@ from trainer_shim.history import costs_of
 from trainer_shim.joint import Joint, newest_number
 from trainer_shim.marker import Marker, exit_status
 from trainer_shim.patience import Cancelled, persevere
+from trainer_shim.progress import Progress
 from trainer_shim.promoting import Promoter
 from trainer_shim.pulse import Pulse
 from trainer_shim.ranks import Alone, Parted, Ranks
@@ -30,6 +31,7 @@ from trainer_shim.resuming import fit, resume
 from trainer_shim.rolling_back import Retreat
 from trainer_shim.saving import Flight
 from trainer_shim.silence import Silence
+from trainer_shim.stacks import show_stacks
 from trainer_shim.taking import PLAIN, Wishes
 from trainer_shim.team import Team
 from trainer_shim.understudy import Understudy
@@ -81,6 +83,7 @@ class Session:
         self._check = check
         self._vitals = Vitals()
         self._saver: Checkpointer | None = None
+        self._progress = Progress()
         self._silence: Silence | None = None  # until the first step
         self._understudy: Understudy | None = None
         self._rebalance = False
@@ -206,6 +209,14 @@ class Session:
         """What the control plane has asked, in the answer to a heartbeat."""
         if asked == ASK_DRAIN:
             self._watcher.end(self.identity.timings.drain, "the control plane asks for it")
+        elif asked.startswith(ASK_STACKS):
+            say("nothing has followed the last step for too long; these are the stacks of all threads:")
+            show_stacks()
+
+    def alive(self) -> None:
+        """The program is at work between two steps; see `Run.alive`."""
+        self._progress.seen(steps=False)
+        self._pulse.set(signs=self._progress.signs)
 
     # between two steps
 
@@ -218,7 +229,8 @@ class Session:
         Args:
             step: steps finished.
         """
-        self._pulse.set(phase=Phase.TRAINING, total=total or 0)
+        self._progress.begin()
+        self._pulse.set(phase=Phase.TRAINING, total=total or 0, signs=self._progress.signs)
         agreed = self._agree_now(Moment.BEGIN, step)
         if agreed.ending is not None:
             self._active().new_steps = 0
@@ -240,7 +252,9 @@ class Session:
         saver.stepped(settled)
         self._unseen = (step, loss, norm)
         self._look_at_loss(wait=time.monotonic() - self._looked_at > LOSS_S)
-        self._pulse.set(step=step, first_step=True, at_once=not self._stepped)
+        self._progress.seen()
+        told = {"signs": self._progress.signs, "longest_s": round(self._progress.longest_s, 1)}
+        self._pulse.set(step=step, first_step=True, at_once=not self._stepped, **told)
         if not self._stepped:
             self._stepped = True
             self._herald.report("first-step")
@@ -288,6 +302,7 @@ class Session:
         self._take_turn(step)
         rest_s = LOOK_S
         while True:
+            self.alive()  # whatever the bucket does, this wait is no hang of the program
             agreed = self._agree_now(Moment.FINISH, step)
             if self._saved_step == step and not agreed.busy:
                 break

@@ -39,6 +39,9 @@ def submit(
     code: Annotated[Path | None, typer.Option("--code", help="Directory to pack, upload and run in.")] = None,
     run_id: Annotated[str | None, typer.Option("--run-id", help="Id of the run; made from the file's name.")] = None,
     failover: Annotated[bool, typer.Option("--failover/--no-failover", help="Go on elsewhere after a loss.")] = True,
+    keep_failed: Annotated[
+        float | None, typer.Option("--keep-failed", metavar="MINUTES", help="A failed machine stays so long.")
+    ] = None,
     stack: StackOption = wiring.DEFAULT_STACK,
     region: RegionOption = None,
     json: JsonOption = False,
@@ -46,7 +49,7 @@ def submit(
     """Submit a run."""
     from spotrelay.console import submit as work
 
-    submission = work.prepare(spec, code, run_id, failover)
+    submission = work.prepare(spec, code, run_id, failover, keep_failed)
     run = work.send(submission, wiring.connect(wiring.Where(stack, region)))
     files = len(submission.bundle.files) if submission.bundle else 0
     if json:

@@ -8,6 +8,7 @@ from typing import Any
 
 from spotrelay.console.output import ago, lasting, table, tell
 from spotrelay.console.wiring import Services
+from spotrelay.core.breaker import is_kept, kept_until
 from spotrelay.core.ledger import ledger_of
 from spotrelay.core.run import Attempt, Run, RunStatus
 
@@ -58,7 +59,7 @@ def closely(run: Run, now: datetime) -> dict[str, Any]:
             }
             for r in books.recoveries
         ],
-        "attempts": [_attempt(a) for a in run.attempts],
+        "attempts": [_attempt(a, run, now) for a in run.attempts],
         "checkpoints": [
             {
                 "id": str(c.id),
@@ -74,7 +75,7 @@ def closely(run: Run, now: datetime) -> dict[str, Any]:
     }
 
 
-def _attempt(attempt: Attempt) -> dict[str, Any]:
+def _attempt(attempt: Attempt, run: Run, now: datetime) -> dict[str, Any]:
     return {
         "generation": attempt.generation,
         "state": attempt.state.value,
@@ -83,6 +84,7 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
         "resumed_from": attempt.resumed_from,
         "last_step": attempt.last_step,
         "ended": attempt.ended_why or None,
+        "kept_until": kept_until(run, attempt) if attempt.live and is_kept(run, attempt, now) else None,
     }
 
 
@@ -115,6 +117,8 @@ def show(about: dict[str, Any], run: Run, now: datetime) -> None:
         start = f"from step {attempt['resumed_from']}" if attempt["resumed_from"] is not None else "from the start"
         end = f" - {attempt['ended']}" if attempt["ended"] else ""
         where = f"{attempt['instance_id'] or 'no machine yet'} in {attempt['pool'] or '-'}"
+        if attempt["kept_until"]:
+            end += f"; its machine stays (and costs) for {lasting(attempt['kept_until'] - now)}, for debugging"
         tell(f"  attempt {attempt['generation']}: {attempt['state']}, {where}, {start} to {attempt['last_step']}{end}")
     for point in about["checkpoints"][:5]:
         problem = f" - {point['problem']}" if point["problem"] else ""

@@ -16,7 +16,7 @@ from spotrelay.core.errors import AlreadyExists, InvalidInput, OutcomeUnknown, S
 from spotrelay.core.placement import Pool
 from spotrelay.core.requirements import matching
 from spotrelay.core.run import Run, note
-from spotrelay.core.spec import Spec, checked_run_id, pools_of
+from spotrelay.core.spec import LONGEST_KEPT_MINUTES, Spec, checked_run_id, pools_of
 
 SUBMITTED = "Run Submitted"
 NAME_LENGTH = 30
@@ -31,7 +31,9 @@ class Submission:
     bundle: Bundle | None
 
 
-def prepare(path: Path, code: Path | None, run_id: str | None, failover: bool) -> Submission:
+def prepare(
+    path: Path, code: Path | None, run_id: str | None, failover: bool, keep_failed: float | None = None
+) -> Submission:
     """Read and check everything that can be checked on this machine.
 
     Raises:
@@ -48,6 +50,10 @@ def prepare(path: Path, code: Path | None, run_id: str | None, failover: bool) -
         spec = replace(spec, code_key=bundle.key, code_digest=bundle.digest)
     if not failover:
         spec = replace(spec, failover=False)
+    if keep_failed is not None:
+        spec = replace(spec, keep_failed_minutes=keep_failed)
+        if not 0 <= keep_failed <= LONGEST_KEPT_MINUTES:
+            raise InvalidInput(f"--keep-failed: 0 to {LONGEST_KEPT_MINUTES} minutes, not {keep_failed:g}")
     return Submission(chosen, spec, bundle)
 
 

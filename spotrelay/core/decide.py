@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from spotrelay.core.breaker import is_kept, kept_until, protected
 from spotrelay.core.checkpoint import Checkpoint, awaiting_verification, last_condemned_at, resume_candidate
 from spotrelay.core.clockwork import OBSERVATIONS
 from spotrelay.core.decisions import (
+    AskStacks,
     Collect,
     Conclude,
     Decision,
@@ -30,6 +32,7 @@ from spotrelay.core.decisions import (
 )
 from spotrelay.core.experience import worth
 from spotrelay.core.gang import is_packing, left_behind, parting_moments
+from spotrelay.core.hang import stands_still, why_hung
 from spotrelay.core.lifecycle import hours_end, machines_so_far, why_let_go
 from spotrelay.core.markets import change_market, choose, next_judgement
 from spotrelay.core.placement import FailureScope, Pool, next_rung, reopens_at
@@ -62,6 +65,7 @@ def decide(run: Run, now: datetime, site: Site) -> Decision:
         _end_machines,
         _pending_launch,
         _drain,
+        _ask_stacks,
         _replace_noticed,
         _verify,
         _need_machine,
@@ -134,6 +138,8 @@ def _reason_to_end(run: Run, attempt: Attempt, node: int, now: datetime, site: S
         return "EC2 gave notice and did not take it"
     if machine.ending_at is not None and now < machine.ending_at + timings.settle * 4:
         return ""  # it is on its way out already
+    if is_kept(run, attempt, now):
+        return ""  # a person wants to look at it
     if run.outcome is not None:
         return "" if is_packing(run, attempt, node, now, site) else f"the run {run.outcome.value}"
     if attempt.over:
@@ -144,7 +150,7 @@ def _reason_to_end(run: Run, attempt: Attempt, node: int, now: datetime, site: S
         return f"no heartbeat within {timings.boot.total_seconds():.0f} s of its launch"
     if _silent(run, attempt, node, now, timings.hopeless) and _seen_alive(run, attempt, node):
         return f"its heartbeat has stood still for {timings.hopeless.total_seconds():.0f} s although EC2 says it runs"
-    return ""
+    return why_hung(run, attempt, now, site)
 
 
 def _silent(run: Run, attempt: Attempt, node: int, now: datetime, bound: timedelta) -> bool:
@@ -179,6 +185,16 @@ def _drain(run: Run, now: datetime, site: Site) -> Decision | None:
     if run.paused:
         return Drain(current.generation, f"the run is to be paused: {run.pause_why}")
     return out_of_money(run, current, now, site) or change_market(run, current, now, site)
+
+
+def _ask_stacks(run: Run, now: datetime, site: Site) -> Decision | None:
+    """Before a program that gets nowhere is ended it says where it stands."""
+    current = run.current
+    if run.outcome is not None or current is None or current.hung_at is not None:
+        return None
+    if stands_still(run, current, now, site) is None:
+        return None
+    return AskStacks(current.generation, f"nothing has followed step {current.last_step} for too long")
 
 
 def _replace_noticed(run: Run, now: datetime, site: Site) -> Decision | None:
@@ -264,7 +280,8 @@ def _spec_forbids(run: Run, generation: int) -> str:
     if machines + spec.nodes > limits.max_launches:
         return f"limits.max_launches reached: {machines} machines"
     if run.failures >= limits.max_failures:
-        return f"limits.max_failures reached: {run.failures} failures in a row without a new step"
+        how = run.current.ended_why if run.current is not None else ""
+        return f"limits.max_failures reached: {protected(run, how, '')}"
     if drained_for_limit(run):
         return f"limits.max_dollars reached: {limits.max_dollars:g}; the last attempt was asked to save before"
     if spec.on_no_checkpoint is NoCheckpoint.STOP and _progress_without_checkpoint(run):
@@ -341,7 +358,7 @@ def _doubtful(run: Run, attempt: Attempt, node: int, now: datetime, site: Site) 
     timings, machine = site.timings, attempt.machines[node]
     last = max(t for t in (machine.observed_at, machine.terminate_asked_at, machine.launched_at, run.created_at) if t)
     if machine.terminate_asked_at is not None or attempt.over:
-        return now >= last + timings.settle / 2
+        return now >= last + (timings.watch if is_kept(run, attempt, now) else timings.settle / 2)
     if attempt.parted_at is not None:
         asked_at = machine.observed_at
         return asked_at is None or asked_at < attempt.parted_at or now >= asked_at + timings.settle
@@ -387,7 +404,10 @@ def _moments(run: Run, now: datetime, site: Site) -> Iterator[datetime]:
         if attempt.deadline is not None:
             yield attempt.deadline
             yield attempt.deadline + timings.after_deadline
-        if attempt.over or any(m.terminate_asked_at is not None for m in attempt.machines):
+        kept = kept_until(run, attempt)
+        if kept is not None and now < kept:
+            yield kept
+        elif attempt.over or any(m.terminate_asked_at is not None for m in attempt.machines):
             yield now + timings.settle / 2
         yield from parting_moments(run, attempt, site)
 

@@ -108,6 +108,14 @@ class Drain:
 
 
 @dataclass(frozen=True)
+class AskStacks:
+    """Ask an attempt that gets nowhere for the stacks of its threads."""
+
+    generation: int
+    why: str
+
+
+@dataclass(frozen=True)
 class Conclude:
     """The run is over with this outcome."""
 
@@ -141,6 +149,7 @@ Decision = (
     | Observe
     | Terminate
     | Drain
+    | AskStacks
     | Collect
     | Conclude
     | Wait

@@ -138,6 +138,13 @@ class DrainAsked:
 
 
 @dataclass(frozen=True)
+class StacksAsked:
+    """We asked an attempt that gets nowhere to write the stacks of its threads."""
+
+    generation: int
+
+
+@dataclass(frozen=True)
 class PauseRequested:
     """A person wants the run to rest."""
 
@@ -186,4 +193,5 @@ Fact = (
     | PauseRequested
     | ResumeRequested
     | RetryRequested
+    | StacksAsked
 )

@@ -34,6 +34,8 @@ class Heartbeat:
     resumed_checkpoint: str = ""  # that checkpoint's id, "generation.save"
     first_step: bool = False  # whether a new step has been finished by this attempt
     trouble: str = ""  # what does not work at present: a bucket that refuses, say
+    signs: int = 0  # of progress: grows with every step, and with what else shows that the program gets on; 0: unknown
+    longest_s: float = 0.0  # seconds between two of them, at most so far
     schema: int = 1
     node: int = 0  # rank of the machine that beats; what the program tells stands in the first one's
     address: str = ""  # at which a gang's other machines reach this one
@@ -58,7 +60,7 @@ EXIT_FENCED = 76  # the attempt has been replaced; the machine may go
 EXIT_PARTED = 77  # the ranks on a gang's machines have lost each other; the cause is elsewhere
 
 ASK_DRAIN = "drain"  # words that an attempt finds in the answer to its heartbeat: save, give the lease back, end
-ASK_STACKS = "stacks"  # write the stacks of all threads into the log
+ASK_STACKS = "stacks"  # and a number: write the stacks of all threads into the log
 
 ENDING = "ending"  # file there: generation, monotonic deadline and reason, when another machine of a gang is taken
 LEFT = "left"  # file in the agent's state folder: generation and status of a program that a launcher hides

@@ -7,6 +7,7 @@ from datetime import datetime
 from functools import singledispatch
 from zlib import crc32
 
+from spotrelay.core.breaker import died_young, protected
 from spotrelay.core.checkpoint import CheckpointId
 from spotrelay.core.facts import (
     CancelRequested,
@@ -26,11 +27,13 @@ from spotrelay.core.facts import (
     Priced,
     ResumeRequested,
     RetryRequested,
+    StacksAsked,
     TerminateAsked,
     VerificationPostponed,
     Verified,
 )
 from spotrelay.core.gang import absorb_beats, has_spoken, is_moot, noticed_too, own_failure, parted, parts
+from spotrelay.core.hang import looked, suspected
 from spotrelay.core.lifecycle import awake, drain_asked, pause, resume, retry
 from spotrelay.core.live import EXIT_DONE, EXIT_DRAINED, EXIT_FENCED, ExitReport, Heartbeat, Phase
 from spotrelay.core.notice import InstanceState, InterruptionNotice, RebalanceRecommendation, StateChange
@@ -87,7 +90,7 @@ def absorb(run: Run, now: datetime, site: Site) -> Run:
     for report in sorted(run.reports, key=lambda r: (r.generation, r.node)):
         after = settle(after, _absorb_report(after, report, now, site))
     after = settle(after, _absorb_parting(after, now, site))
-    return settle(after, _absorb_silence(after, now, site))
+    return settle(after, looked(_absorb_silence(after, now, site), now, site))
 
 
 # What attempts say about themselves
@@ -221,14 +224,8 @@ def _crashed(run: Run, attempt: Attempt, report: ExitReport, now: datetime, site
     failures = run.failures + 1
     run = replace(run, failures=failures, retry_at=now + site.timings.crash)
     if failures >= run.spec.limits.max_failures:
-        why = f"{part} failed {failures} times in a row without a new step; the last time it {how}"
-        return _concluded(run, RunStatus.FAILED, f"{why}: {_last_line(report.tail)}", now)
+        return _concluded(run, RunStatus.FAILED, protected(run, f"{part} {how}", report.tail), now)
     return run
-
-
-def _last_line(tail: str) -> str:
-    lines = [line.strip() for line in tail.splitlines() if line.strip()]
-    return lines[-1][:200] if lines else "it printed nothing"
 
 
 def _absorb_silence(run: Run, now: datetime, site: Site) -> Run:
@@ -461,6 +458,11 @@ def _(fact: DrainAsked, run: Run, now: datetime, site: Site) -> Run:
 
 
 @_apply.register
+def _(fact: StacksAsked, run: Run, now: datetime, site: Site) -> Run:
+    return suspected(run, fact.generation, now)
+
+
+@_apply.register
 def _(fact: PauseRequested, run: Run, now: datetime, site: Site) -> Run:
     return pause(run, fact.why, now)
 
@@ -486,7 +488,7 @@ def conclude(run: Run, outcome: RunStatus, why: str, now: datetime) -> Run:
 def _concluded(run: Run, outcome: RunStatus, why: str, now: datetime) -> Run:
     if run.outcome is not None:
         return run
-    run = replace(awake(run, now), outcome=outcome, outcome_why=why, ended_at=now, silence=None)
+    run = replace(awake(run, now), outcome=outcome, outcome_why=why, ended_at=now, silence=None, progress=None)
     return note(run, outcome.value, why, now)
 
 
@@ -498,10 +500,9 @@ def _ended(run: Run, attempt: Attempt, why: str, now: datetime) -> Run:
 
 def _lost(run: Run, attempt: Attempt, why: str, now: datetime, site: Site) -> Run:
     run = replace(_ended(run, attempt, why, now), recheck_after=_from_now_on(run, now))
-    booted = attempt.beating_at is not None or attempt.noticed_at is not None
-    if booted or run.outcome is not None:
+    if run.outcome is not None or not died_young(run, attempt):
         return run
-    return replace(run, failures=run.failures + 1, retry_at=now + site.timings.crash)  # it died at birth
+    return replace(run, failures=run.failures + 1, retry_at=now + site.timings.crash)
 
 
 def _spread(run: Run, tries: int) -> float:

@@ -177,6 +177,7 @@ class Attempt:
     # first beat of any, the earliest deadline, and the end of the last. Empty with one machine.
     members: tuple[Member, ...] = ()
     parted_at: datetime | None = None  # its ranks said that they have lost each other
+    hung_at: datetime | None = None  # it got nowhere and was asked for its stacks
     paid_until: datetime | None = None  # its time is set aside in the account's books up to then
 
     @property
@@ -236,6 +237,17 @@ class Silence:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How long a program has shown no sign of getting on, counted over successful looks only."""
+
+    generation: int
+    signs: int
+    since: datetime
+    last_look: datetime
+    looks: int = 1
+
+
+@dataclass(frozen=True)
 class Entry:
     """One line of the run's timeline."""
 
@@ -267,6 +279,7 @@ class Run:
     failures: int = 0  # crashes in a row without a new step
     silence: Silence | None = None  # of the first machine
     silences: tuple[Silence, ...] = ()  # of a gang's further machines
+    progress: Progress | None = None  # of the program that trains
     recheck_after: datetime | None = None  # verdicts older than this do not count for a resume
     verify_at: datetime | None = None  # S3 gave no answer: no verification before this
     noted_commit: str = ""  # id of the newest commit that the timeline shows

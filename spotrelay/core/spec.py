@@ -36,6 +36,7 @@ MOST_LAUNCHES = 400  # the run's row names every attempt, and an item holds 400 
 LONGEST_INTERVAL_S = 7 * 86_400
 MOST_SUSPECT_STEPS = 50  # a band of 128 losses has taken in what lasts longer than this
 MOST_ROLLBACKS = 16  # a manifest names them all
+LONGEST_KEPT_MINUTES = 24 * 60  # it bills like any other machine
 MOST_KEPT = 100  # of the newest checkpoints
 MOST_NODES = 32  # the index entries of all machines of an attempt go into one transaction
 
@@ -141,6 +142,8 @@ class Spec:
     health: HealthRules = HealthRules()
     keep: Keep = Keep()
     nodes: int = 1  # machines that train together, as one attempt: all of them or none
+    hang_minutes: float | None = None  # without progress, until a program is replaced; 0: never; None: learnt
+    keep_failed_minutes: float = 0.0  # the machine of the newest failed attempt stays so long, for debugging
     placement_group: str = ""  # name of a cluster placement group for them, in every region that the run may go to
 
     def deadline_after(self, submitted: datetime) -> datetime | None:
@@ -361,6 +364,8 @@ def _limit_problems(spec: Spec) -> list[str]:
         "deadline_hours": (spec.deadline_hours, MOST_HOURS),
         "total_steps": (spec.total_steps, None),
         "training_hours": (spec.training_hours, MOST_HOURS),
+        "hang_minutes": (spec.hang_minutes or None, LONGEST_INTERVAL_S / 60),
+        "keep_failed_minutes": (spec.keep_failed_minutes or None, LONGEST_KEPT_MINUTES),
         "keep.every_steps": (spec.keep.every_steps, None),
         **{f"limits.on_demand_prices.{kind}": (price, None) for kind, price in limits.on_demand_prices.items()},
     }

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from spotrelay.core.errors import SpotrelayError, UnknownRun
-from spotrelay.core.live import EXIT_DRAINED, LEFT, ExitReport, Phase
+from spotrelay.core.live import EXIT_DONE, EXIT_DRAINED, EXIT_FENCED, LEFT, ExitReport, Phase
 from spotrelay.core.run import Run
 from spotrelay.instance.admission import NotMine, why_not
 from spotrelay.instance.environment import meeting_environment
@@ -43,6 +43,7 @@ class Agent:
         timings = me.timings
         self._timings = timings
         self._programs = programs
+        self._kept = timedelta(0)  # how long this machine stays when its attempt fails
         self._shipper = LogShipper(services.objects, logbook, me.run_id, me.generation, timings.poll)
         self._prefetch = Prefetch(services.objects, logbook, me.cache)
         self._gang: Gang | None = None  # of an attempt with several machines
@@ -67,6 +68,8 @@ class Agent:
         drained = report is not None and report.stage == "program" and report.code == EXIT_DRAINED
         if drained or reclaim is not None:
             self._idle()
+        elif report is not None and report.code not in (EXIT_DONE, EXIT_FENCED):
+            self._stay()
         self._logbook.say("this machine ends now")
         self._shipper.close(self._timings.poll * 4)
         end_machine(self._logbook)
@@ -100,6 +103,7 @@ class Agent:
 
     def _prepare(self) -> Prepared:
         run = self._read_run()
+        self._kept = timedelta(minutes=run.spec.keep_failed_minutes)
         reason = why_not(run, self._me)
         if reason is not None:
             raise NotMine(reason)
@@ -172,3 +176,12 @@ class Agent:
         self._shipper.flush(self._timings.poll)
         if not self._programs.stop_asked.wait(bound.total_seconds()):
             self._logbook.say(f"EC2 has not taken this machine within {bound / timedelta(minutes=1):.0f} minutes")
+
+    def _stay(self) -> None:
+        """Stay up for a person who wants to see why this attempt failed; the control plane ends the machine."""
+        if self._kept <= timedelta(0):
+            return
+        minutes = self._kept / timedelta(minutes=1)
+        self._logbook.say(f"the attempt failed: this machine stays for {minutes:g} minutes, for whoever wants to look")
+        self._shipper.flush(self._timings.poll)
+        self._programs.stop_asked.wait(self._kept.total_seconds())

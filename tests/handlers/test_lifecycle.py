@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from spotrelay.core.facts import CancelRequested, Fact, PauseRequested, ResumeRequested, RetryRequested
-from spotrelay.core.live import ASK_DRAIN, EXIT_DONE, EXIT_DRAINED, Heartbeat, Phase
+from spotrelay.core.live import ASK_DRAIN, ASK_STACKS, EXIT_DONE, EXIT_DRAINED, Heartbeat, Phase
 from spotrelay.core.notice import InstanceState
 from spotrelay.core.placement import FailureScope
 from spotrelay.core.record import record
@@ -331,3 +331,93 @@ def test_a_zombie_of_a_run_that_was_retried_is_refused() -> None:
 
     assert lease.floor == 2 and world.run().current is not None
     assert world.run().current.generation == 2  # type: ignore[union-attr]
+
+
+def test_a_boot_that_fails_again_and_again_stops_the_run_with_the_end_of_its_log_and_the_remedy() -> None:
+    world = World()
+    world.submit()
+    world.look()
+    for generation in (1, 2, 3):
+        machine = world.machines.machines[-1].instance_id
+        world.exit("run-1", generation, 1, "boot")
+        world.change(machine, InstanceState.TERMINATED)
+        world.settle(2)
+
+    run = world.run()
+    assert run.status is RunStatus.FAILED
+    assert len(world.machines.machines) == 3
+    assert "the end of the log" in run.outcome_why and "spotrelay retry run-1" in run.outcome_why
+
+
+def test_machines_that_die_in_their_setup_without_a_word_stop_the_run_too() -> None:
+    world = World()
+    world.submit()
+    world.look()
+    for generation in range(1, 9):
+        if world.run().status.final:
+            break
+        world.beat("run-1", generation, Phase.SETUP)
+        world.look()
+        world.change(world.machines.machines[-1].instance_id, InstanceState.TERMINATED)
+        world.settle(2)
+
+    assert world.run().status is RunStatus.FAILED
+    assert len(world.machines.machines) == 4, "the first one may have been bad luck"
+
+
+def test_a_failed_machine_stays_as_long_as_the_spec_says_fenced_beside_its_successor() -> None:
+    world = World()
+    first = world.start(spec=replace(SPEC, keep_failed_minutes=30))
+    world.exit("run-1", 1, 1)
+    world.settle(2)
+    world.train()
+
+    for _ in range(26):
+        world.beat("run-1", 2)
+        world.sweep(timedelta(minutes=1))
+    assert world.machines.terminations == []
+    assert world.store.read_lease("run-1").floor == 2, "it may look, and commit nothing"
+    for _ in range(5):
+        world.beat("run-1", 2)
+        world.sweep(timedelta(minutes=1))
+
+    assert world.machines.terminations == [first]
+    assert len(world.machines.machines) == 2
+
+
+def test_a_failed_machine_that_stays_ends_with_the_run() -> None:
+    world = World()
+    first = world.start(spec=replace(SPEC, keep_failed_minutes=30))
+    world.exit("run-1", 1, 1)
+
+    wish(world, CancelRequested("enough"))
+    world.look()
+
+    assert first in world.machines.terminations
+
+
+def hanging(world: World, minutes: int, generation: int = 1) -> None:
+    """So many minutes in which heartbeats come and no step does."""
+    for _ in range(minutes):
+        beat = world.run().heartbeat(generation)
+        assert beat is not None
+        world.store.beat(replace(beat, counter=beat.counter + 1, signs=9, first_step=True))
+        world.sweep(timedelta(minutes=1))
+
+
+def test_a_hanging_program_is_asked_for_its_stacks_and_then_replaced() -> None:
+    world = World()
+    machine = world.start()
+
+    hanging(world, 31)
+    heard = world.store.beat(Heartbeat("run-1", 1, 500, Phase.TRAINING, step=10, signs=9, first_step=True))
+    assert heard.startswith(ASK_STACKS)
+    assert world.machines.terminations == []
+    hanging(world, 5)
+
+    assert world.machines.terminations == [machine]
+    world.change(machine, InstanceState.TERMINATED)
+    world.settle(2)
+    assert [m.generation for m in world.machines.machines] == [1, 2]
+    assert world.run().failures == 1, "a program that hangs at the same step again and again does not go on for ever"
+    assert any("it hangs" in entry.text for entry in world.store.timeline("run-1"))

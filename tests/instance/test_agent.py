@@ -357,3 +357,29 @@ def test_the_word_of_another_attempt_counts_for_nothing(bench: Bench) -> None:
     bench.agent().run()
 
     assert the_report(bench).code == 1
+
+
+def test_the_machine_of_a_failed_attempt_stays_until_it_is_ended_where_the_spec_says_so(
+    bench: Bench, halts: Path
+) -> None:
+    bench.submit(a_run(python("raise SystemExit('no data')", keep_failed_minutes=30)))
+    agent = bench.agent()
+    at_work = threading.Thread(target=agent.run)
+
+    at_work.start()
+    eventually(lambda: "this machine stays for 30 minutes" in bench.log(), "the machine stays")
+    assert the_report(bench).code == 1, "the control plane knows already"
+    assert halted(halts) == []
+    agent._programs.stop()
+    at_work.join(20)
+
+    assert not at_work.is_alive()
+    assert halted(halts) == ["-h now"]
+
+
+def test_the_machine_of_an_attempt_that_finished_does_not_stay(bench: Bench, halts: Path) -> None:
+    bench.submit(a_run(python("pass", keep_failed_minutes=30)))
+
+    bench.agent().run()
+
+    assert halted(halts) == ["-h now"]

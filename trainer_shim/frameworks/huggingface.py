@@ -129,6 +129,14 @@ class SpotrelayCallback(transformers.TrainerCallback):  # type: ignore[misc]  # 
         """Take note of the step's loss, before the Trainer may begin a new sum."""
         self._loss = self._trainer._tr_loss.detach() - self._before
 
+    def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """A part of an accumulated step is done."""
+        self._session.alive()
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """A batch of an evaluation is done."""
+        self._session.alive()
+
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Commit the last state and leave the Trainer as it was."""
         self._progress.over = True
