@@ -51,6 +51,7 @@ def _reserved(run: Run, decision: Reserve, request: dict[str, Any], now: datetim
         due_at=now,
         why=decision.why,
         nodes=decision.rung.nodes,
+        keeps=decision.rung.keeps,
         rate=decision.rate,
     )
     run = replace(run, launches=decision.launch, intent=intent, retry_at=None)

@@ -36,6 +36,7 @@ from spotrelay.core.hang import stands_still, why_hung
 from spotrelay.core.lifecycle import hours_end, machines_so_far, why_let_go
 from spotrelay.core.markets import change_market, choose, next_judgement
 from spotrelay.core.placement import FailureScope, Pool, next_rung, reopens_at
+from spotrelay.core.reunion import Reunion, reunion, rung_of, waits
 from spotrelay.core.run import Attempt, AttemptState, Run, RunStatus, silence_of
 from spotrelay.core.scored import scored
 from spotrelay.core.site import Site
@@ -142,6 +143,8 @@ def _reason_to_end(run: Run, attempt: Attempt, node: int, now: datetime, site: S
         return ""  # a person wants to look at it
     if run.outcome is not None:
         return "" if is_packing(run, attempt, node, now, site) else f"the run {run.outcome.value}"
+    if attempt.members and waits(run, machine.instance_id, now, site):
+        return ""
     if attempt.over:
         return f"attempt {attempt.generation} ended: {attempt.ended_why}"
     if attempt.members and attempt.deadline is not None:
@@ -259,7 +262,9 @@ def _reserve(run: Run, generation: int, cause: str, now: datetime, site: Site) -
     """The next launch, or why there is none. Asked before every launch: limits, switch, ladder."""
     if run.intent is not None:
         return None
-    forbidden = _spec_forbids(run, generation) or _ec2_forbids(run)
+    again = reunion(run, now, site)
+    wanted = again.missing if again is not None else run.spec.nodes
+    forbidden = _spec_forbids(run, generation, wanted) or _ec2_forbids(run)
     if forbidden:
         at_work = _at_work_until(run, site)
         hopeless = at_work is None or now >= at_work
@@ -268,16 +273,28 @@ def _reserve(run: Run, generation: int, cause: str, now: datetime, site: Site) -
         return Wait(run.retry_at, "a short pause after a failure")
     if not site.launches_allowed:
         return Wait(now + site.timings.watch, "launches are switched off")
-    return no_money(run, now) or _climb(run, generation, cause, now, site)
+    reunited = _reunite(run, generation, cause, again, now, site) if again is not None else None
+    return no_money(run, now) or reunited or _climb(run, generation, cause, now, site)
 
 
-def _spec_forbids(run: Run, generation: int) -> str:
+def _reunite(run: Run, generation: int, cause: str, again: Reunion, now: datetime, site: Site) -> Decision | None:
+    """The launch that fills a gang up; None where the whole gang has to move."""
+    rung = rung_of(again, run, now, site)
+    if isinstance(rung, datetime):
+        return Wait(min(rung, again.until), "the survivors of the gang wait for others in their zone")
+    if not _affordable(run, rung.pools, site):
+        return None
+    known = dearest(rung.pools, run.spec.limits, site.prices)
+    return Reserve(rung, generation, run.launches + 1, f"{cause}; next: {rung.why}", known)
+
+
+def _spec_forbids(run: Run, generation: int, wanted: int) -> str:
     """Which line of the spec, if any, rules out another launch."""
     spec, limits = run.spec, run.spec.limits
     if not spec.failover and generation > run.excused + 1:
         return "the machine was lost and failover is off for this run"
     machines = machines_so_far(run)
-    if machines + spec.nodes > limits.max_launches:
+    if machines + wanted > limits.max_launches:
         return f"limits.max_launches reached: {machines} machines"
     if run.failures >= limits.max_failures:
         how = run.current.ended_why if run.current is not None else ""
@@ -410,6 +427,9 @@ def _moments(run: Run, now: datetime, site: Site) -> Iterator[datetime]:
         elif attempt.over or any(m.terminate_asked_at is not None for m in attempt.machines):
             yield now + timings.settle / 2
         yield from parting_moments(run, attempt, site)
+    again = reunion(run, now, site)
+    if again is not None:
+        yield again.until
 
 
 def _waiting_for(run: Run) -> str:

@@ -25,7 +25,7 @@ def absorb_beats(run: Run, generation: int, now: datetime) -> Run:
 
 
 def noticed_too(run: Run, attempt: Attempt, instance_id: str, deadline: datetime) -> Run:
-    """A notice for one more machine of a gang that drains already: that one is EC2's to end as well."""
+    """A notice for one more machine of a gang that drains or is over: that one is EC2's to end as well."""
     machine = machine_on(attempt, instance_id)
     if not attempt.members or machine.deadline is not None:
         return run

@@ -136,7 +136,7 @@ def hours_end(run: Run) -> datetime | None:
 
 def machines_so_far(run: Run) -> int:
     """Machines that count for limits.max_launches: a request that EC2 refused cost nothing."""
-    return sum(len(a.machines) for a in run.attempts if a.generation > run.opened_after)
+    return len({each for a in run.attempts if a.generation > run.opened_after for each in a.instance_ids})
 
 
 def _over(run: Run) -> str:

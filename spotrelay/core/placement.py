@@ -77,6 +77,7 @@ class Rung:
     why: str
     nodes: int = 1  # machines, all of them or none, in one zone and of one type
     placement_group: str = ""  # name of the cluster placement group that they go into
+    keeps: tuple[str, ...] = ()  # machines of the gang before that the new ones join
 
 
 @dataclass(frozen=True)

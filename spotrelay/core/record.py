@@ -39,6 +39,7 @@ from spotrelay.core.live import EXIT_DONE, EXIT_DRAINED, EXIT_FENCED, ExitReport
 from spotrelay.core.notice import InstanceState, InterruptionNotice, RebalanceRecommendation, StateChange
 from spotrelay.core.placement import FailureScope, Refusal
 from spotrelay.core.ports import LaunchAnswer
+from spotrelay.core.reunion import taken_over
 from spotrelay.core.run import (
     PAUSE,
     Attempt,
@@ -261,10 +262,10 @@ def _apply(fact: object, run: Run, now: datetime, site: Site) -> Run:
 @_apply.register
 def _(fact: InterruptionNotice, run: Run, now: datetime, site: Site) -> Run:
     attempt = run.attempt_on(fact.instance_id)
-    if attempt is None or attempt.over:
+    if attempt is None or (attempt.over and not attempt.members):
         return run
     deadline = now if fact.action == "hibernate" else fact.deadline
-    if attempt.state is AttemptState.DRAINING:
+    if attempt.over or attempt.state is AttemptState.DRAINING:
         return noticed_too(run, attempt, fact.instance_id, deadline)
     noticed = replace(
         with_machine(attempt, replace(machine_on(attempt, fact.instance_id), deadline=deadline)),
@@ -515,26 +516,28 @@ def _all_refused(run: Run, fact: LaunchAnswered, now: datetime) -> Run:
 
 
 def _machine_given(run: Run, intent: Intent, answer: LaunchAnswer, price: float | None, now: datetime) -> Run:
-    generation, pool, instance_ids = intent.generation, answer.pool, answer.instance_ids
+    generation, pool = intent.generation, answer.pool
     attempt = run.attempt(generation)
     if attempt is None or attempt.state is not AttemptState.RESERVED:
         return run
     if price is None and pool is not None:
         price = run.spec.limits.on_demand_price(pool)
+    run, kept = taken_over(run, intent, now)
+    members = (*kept, *(Member(each, now) for each in answer.instance_ids))
     given = replace(
-        attempt, state=AttemptState.BOOTING, instance_id=instance_ids[0], pool=pool, price=price, launched_at=now,
-        members=tuple(Member(each, now) for each in instance_ids) if intent.nodes > 1 else (),
+        attempt, state=AttemptState.BOOTING, instance_id=members[0].instance_id, pool=pool, price=price,
+        launched_at=now, members=members if run.spec.nodes > 1 else (),
     )  # fmt: skip
     run = replace(with_attempt(run, given), backoffs=0)
-    machines = f"machine {instance_ids[0]}" if intent.nodes == 1 else f"machines {', '.join(instance_ids)}"
-    text = f"attempt {generation} has {machines} in {pool}"
-    run = note(run, "launched", text, now, generation, instance=instance_ids[0], pool=str(pool))
-    return run if len(instance_ids) >= intent.nodes else _incomplete(run, given, intent, now)
+    names = ", ".join(member.instance_id for member in members)
+    text = f"attempt {generation} has machine{'s' * (len(members) > 1)} {names} in {pool}"
+    run = note(run, "launched", text, now, generation, instance=given.instance_id, pool=str(pool))
+    return run if len(members) >= run.spec.nodes else _incomplete(run, given, now)
 
 
-def _incomplete(run: Run, attempt: Attempt, intent: Intent, now: datetime) -> Run:
+def _incomplete(run: Run, attempt: Attempt, now: datetime) -> Run:
     """A part of a gang is no gang: what came is ended, and its pool counts as one that refused."""
-    why = f"EC2 gave {len(attempt.members)} of {intent.nodes} machines"
+    why = f"EC2 gave {len(attempt.members)} of {run.spec.nodes} machines"
     if attempt.pool is not None:
         refusal = Refusal(attempt.pool, FailureScope.POOL, "IncompleteGang", why, now)
         run = replace(run, refusals=(*run.refusals, refusal)[-REFUSALS_KEPT:])

@@ -131,7 +131,9 @@ class Member:
     beating_at: datetime | None = None  # first heartbeat seen
     deadline: datetime | None = None  # of the notice that it got
     ending_at: datetime | None = None  # EC2 says that it is shutting down or stopping
-    machine_gone_at: datetime | None = None  # EC2 says that it is no longer running
+    machine_gone_at: datetime | None = (
+        None  # EC2 says that it is no longer running, or it went over to the next attempt
+    )
     terminate_asked_at: datetime | None = None
     observed_at: datetime | None = None  # EC2 was last asked about it
 
@@ -220,6 +222,7 @@ class Intent:
     due_at: datetime | None = None  # when it may be sent again
     why: str = ""
     nodes: int = 1  # machines asked for; all of them or none
+    keeps: tuple[str, ...] = ()  # machines of the gang before that go over to this attempt
     turn_at: datetime | None = None  # its place in the line of throttled launches, once it has one
     rate: float | None = None  # dollars an hour of the dearest pool, where that was known
 

@@ -38,6 +38,7 @@ MOST_SUSPECT_STEPS = 50  # a band of 128 losses has taken in what lasts longer t
 MOST_ROLLBACKS = 16  # a manifest names them all
 LONGEST_KEPT_MINUTES = 24 * 60  # it bills like any other machine
 MOST_KEPT = 100  # of the newest checkpoints
+LONGEST_REUNION_S = 3600
 MOST_NODES = 32  # the index entries of all machines of an attempt go into one transaction
 
 
@@ -144,6 +145,7 @@ class Spec:
     nodes: int = 1  # machines that train together, as one attempt: all of them or none
     hang_minutes: float | None = None  # without progress, until a program is replaced; 0: never; None: learnt
     keep_failed_minutes: float = 0.0  # the machine of the newest failed attempt stays so long, for debugging
+    reunion_s: float = 120.0  # survivors of a gang wait so long for new machines in their zone; 0: all move at once
     placement_group: str = ""  # name of a cluster placement group for them, in every region that the run may go to
 
     def deadline_after(self, submitted: datetime) -> datetime | None:
@@ -304,6 +306,8 @@ def _gang_problems(spec: Spec) -> list[str]:
         found.append(
             "nodes is above limits.max_launches, which counts machines: not even one attempt could be launched"
         )
+    if not 0 <= spec.reunion_s <= LONGEST_REUNION_S:
+        found.append(f"reunion_s must be from 0 to {LONGEST_REUNION_S:g}: machines that wait are paid for")
     if spec.placement_group and not PLACEMENT_GROUP.match(spec.placement_group):
         found.append(f"placement_group: {spec.placement_group!r} is no name of one")
     if spec.placement_group and spec.nodes == 1:

@@ -14,7 +14,7 @@ from spotrelay.core.live import EXIT_DONE, EXIT_DRAINED, EXIT_FENCED, LEFT, Exit
 from spotrelay.core.run import Run
 from spotrelay.instance.admission import NotMine, why_not
 from spotrelay.instance.environment import meeting_environment
-from spotrelay.instance.gang import Gang, GangDrains
+from spotrelay.instance.gang import ATTACHED, Gang, GangDrains
 from spotrelay.instance.heartbeats import Beater
 from spotrelay.instance.identity import Identity
 from spotrelay.instance.logbook import Logbook
@@ -48,12 +48,16 @@ class Agent:
         self._prefetch = Prefetch(services.objects, logbook, me.cache)
         self._gang: Gang | None = None  # of an attempt with several machines
         self._beater = Beater(
-            services.live, logbook, me.run_id, me.generation, timings.beat, me.state / "attached",
+            services.live, logbook, me.run_id, me.generation, timings.beat, me.state / ATTACHED,
             lambda: self._shipper.trouble,
         )  # fmt: skip
 
-    def run(self) -> None:
-        """Run the attempt, tell how it ended, and end the machine or leave it to EC2."""
+    def run(self) -> Identity | None:
+        """Run the attempt, tell how it ended, and end the machine or leave it to EC2.
+
+        Returns:
+            Who this machine is from now on, where it survived its gang and the next attempt wants it.
+        """
         self._shipper.start()
         report = self._report()
         self._beater.stop(self._timings.poll)
@@ -65,14 +69,20 @@ class Agent:
                 report, self._services.live, self._services.publisher, self._logbook, self._programs.stop_asked,
                 self._timings, reclaim,
             )  # fmt: skip
+        if self._gang is not None and report is not None and reclaim is None:
+            successor = self._gang.called(report)
+            if successor is not None:
+                self._shipper.close(self._timings.poll * 4)
+                return successor
         drained = report is not None and report.stage == "program" and report.code == EXIT_DRAINED
-        if drained or reclaim is not None:
+        if (drained and self._gang is None) or reclaim is not None:
             self._idle()
         elif report is not None and report.code not in (EXIT_DONE, EXIT_FENCED):
             self._stay()
         self._logbook.say("this machine ends now")
         self._shipper.close(self._timings.poll * 4)
         end_machine(self._logbook)
+        return None
 
     def _report(self) -> ExitReport | None:
         """Run the attempt to its end; None when there is nothing true to say about it."""
@@ -121,7 +131,7 @@ class Agent:
 
     def _take_place(self, run: Run) -> None:
         """Learn which of the gang's machines this one is, and whom it has to wait for."""
-        self._gang = Gang(self._me, self._services, self._logbook, self._programs.stop_asked)
+        self._gang = Gang(self._me, self._services, self._logbook, self._programs)
         self._me = self._gang.take_place(run)
         self._shipper.node = self._beater.node = self._me.node
         self._beater.address = self._me.address

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -10,14 +11,17 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from spotrelay.core.errors import SpotrelayError, UnknownRun
-from spotrelay.core.live import ENDING, Phase
+from spotrelay.core.live import ENDING, EXIT_DONE, LEFT, ExitReport, Phase
 from spotrelay.core.run import Attempt, AttemptState, Run
 from spotrelay.instance.admission import NotMine, why_not
 from spotrelay.instance.identity import Identity
 from spotrelay.instance.logbook import Logbook
 from spotrelay.instance.patience import StopAsked, keep_trying
+from spotrelay.instance.programs import Programs
 from spotrelay.instance.services import Services
 
+ATTACHED = "attached"  # file in the state folder: the shim beats from now on
+KILL_AFTER_S = 45.0  # more than the 30 s that torchrun gives its own processes
 UNPREPARED = (Phase.BOOT, Phase.SETUP)
 
 
@@ -28,13 +32,13 @@ class GangDrains(Exception):
 class Gang:
     """This machine among the others of its attempt, by way of the run's row and their heartbeats."""
 
-    def __init__(self, me: Identity, services: Services, logbook: Logbook, stop: threading.Event) -> None:
+    def __init__(self, me: Identity, services: Services, logbook: Logbook, programs: Programs) -> None:
         self._me = me
         self._services = services
         self._logbook = logbook
-        self._stop = stop
+        self._programs = programs
+        self._stop = programs.stop_asked
         self._over = threading.Event()
-        self._told = False
 
     def take_place(self, run: Run) -> Identity:
         """This machine with its rank and address, once the run's row names all machines of the attempt.
@@ -89,16 +93,59 @@ class Gang:
         finally:
             self._over.set()
 
-    def _listen(self) -> None:
-        while not self._told and not self._over.wait(self._me.timings.beat.total_seconds()):
+    def called(self, report: ExitReport) -> Identity | None:
+        """Who this machine is in the next attempt, if the run's row names it there; None when it may end.
+
+        Whoever is not wanted is ended by the control plane; the bound here is for the time in which nobody can.
+        """
+        me, timings = self._me, self._me.timings
+        if report.stage != "program" or report.code == EXIT_DONE:
+            return None
+        self._logbook.say("waiting whether the next attempt wants this machine")
+        until = time.monotonic() + (timings.notice + timings.after_deadline + timings.hopeless).total_seconds()
+        while time.monotonic() < until and not self._stop.wait(timings.poll.total_seconds() / 5):
             try:
-                attempt = self._services.live.read_run(self._me.run_id).attempt(self._me.generation)
+                run = self._services.live.read_run(me.run_id)
+            except SpotrelayError:
+                continue
+            if run.outcome is not None:
+                return None
+            attempt = run.attempt_on(me.instance_id)
+            if attempt is not None and attempt.generation > me.generation:
+                self._clear_words()
+                self._logbook.say(f"this machine goes on in attempt {attempt.generation}")
+                return replace(me, generation=attempt.generation, node=0, nodes=1, address="")
+        return None
+
+    def _clear_words(self) -> None:
+        """What the shim and the agent told each other was about the attempt before."""
+        for name in (ATTACHED, LEFT, ENDING):
+            (self._me.state / name).unlink(missing_ok=True)
+
+    def _listen(self) -> None:
+        told = interrupted = False
+        while not self._over.wait(self._me.timings.beat.total_seconds()):
+            try:
+                run = self._services.live.read_run(self._me.run_id)
             except SpotrelayError:
                 continue  # the shim sees its own machine's notice, and this row again in a moment
-            if attempt is not None and attempt.state is AttemptState.DRAINING:
-                self._tell(attempt)
+            attempt = run.attempt(self._me.generation)
+            if attempt is None or run.outcome is not None:
+                continue
+            if attempt.over and not interrupted:
+                interrupted = True
+                threading.Thread(target=self._interrupt, name="interrupt", daemon=True).start()
+            elif attempt.state is AttemptState.DRAINING and not told:
+                told = self._tell(attempt)
 
-    def _tell(self, attempt: Attempt) -> None:
+    def _interrupt(self) -> None:
+        """End a program whose gang is broken: it may wait for a lost machine for as long as torch does."""
+        self._logbook.say("the attempt is over: its program is ended")
+        self._programs.interrupt(signal.SIGTERM)
+        if not self._over.wait(KILL_AFTER_S):
+            self._programs.interrupt(signal.SIGKILL)
+
+    def _tell(self, attempt: Attempt) -> bool:
         """Leave word where the shim looks. Its deadline is by the clock that all processes of a machine share."""
         lead = self._me.timings.notice
         left = (attempt.deadline or datetime.now(UTC)) - datetime.now(UTC)
@@ -111,9 +158,9 @@ class Gang:
             draft.replace(self._me.state / ENDING)
         except OSError as error:
             self._logbook.say(f"the program cannot be told that its gang drains: {error}")
-            return
-        self._told = True
+            return False
         self._logbook.say("EC2 takes a machine of this gang: the program was told")
+        return True
 
     def _admitted(self) -> Run:
         me = self._me

@@ -9,7 +9,7 @@ from types import FrameType
 
 from spotrelay.core.errors import SpotrelayError
 from spotrelay.instance.agent import Agent
-from spotrelay.instance.identity import read_identity
+from spotrelay.instance.identity import Identity, read_identity
 from spotrelay.instance.logbook import Logbook
 from spotrelay.instance.patience import StopAsked, keep_trying
 from spotrelay.instance.programs import Programs
@@ -40,5 +40,7 @@ def main() -> int:
         return NOT_CONFIGURED
     except StopAsked:
         return STOPPED
-    Agent(me, services, logbook, programs, os.environ).run()
+    serving: Identity | None = me
+    while serving is not None:
+        serving = Agent(serving, services, logbook, programs, os.environ).run()
     return 0

@@ -21,6 +21,8 @@ from spotrelay.instance.services import Services
 
 T = TypeVar("T")
 
+READY = "prepared"  # file in the machine's folder
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -59,18 +61,22 @@ class Preparation:
             StopAsked: the machine is being ended.
             SpotrelayError, OSError: code or secrets cannot be had; the text says why.
         """
-        if spec.code_key:
+        ready = self._me.work / READY  # of a machine that goes over from one attempt of a gang to the next
+        again = ready.exists()
+        if spec.code_key and not again:
             size = self._patiently(
                 lambda: fetch_bundle(self._services.objects, spec.code_key, spec.code_digest, self._me.code)
             )
             self._logbook.say(f"code {spec.code_digest[:12]} unpacked ({size} bytes packed)")
         secrets = self._patiently(lambda: resolve(spec.secrets, self._services.secrets))
         environment = program_environment(self._environ, self._me, spec.env, secrets)
-        steps = [*([("docker", "pull", spec.image)] if spec.image else []), *spec.setup]
+        steps = [*([("docker", "pull", spec.image)] if spec.image else []), *spec.setup] if not again else []
         for number, step in enumerate(steps, 1):
             self._run_step(step, f"setup step {number} of {len(steps)}", environment)
         if self._programs.stop_asked.is_set():
             raise StopAsked
+        if self._me.nodes > 1:
+            ready.touch()
         command = spec.command
         if spec.image:
             command = tuple(docker_command(spec, self._me, self._environ, has_gpus()))

@@ -32,6 +32,13 @@ class Programs:
         if running is not None:
             running.send_signal(signal.SIGTERM)
 
+    def interrupt(self, how: signal.Signals) -> bool:
+        """Ask the running program alone to end; whether there is one. The machine goes on."""
+        running = self._running
+        if running is not None:
+            running.send_signal(how)
+        return running is not None
+
     def run(self, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> int:
         """Run a program to its end; its exit status, negative when a signal killed it.
 

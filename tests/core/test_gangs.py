@@ -27,6 +27,7 @@ from tests.core.test_decide import MINUTE, NOON, POOL, SITE, reserved, submitted
 
 FIRST, SECOND, THIRD = (f"i-{number:017x}" for number in (1, 2, 3))
 GANG = Spec(("train",), ("g5.xlarge",), nodes=3, placement_group="close")
+MOVING = replace(GANG, reunion_s=0.0)  # survivors are not kept: see `test_reunions.py`
 STEP = timedelta(seconds=30)
 
 
@@ -135,7 +136,7 @@ def test_every_machine_costs_its_own_time() -> None:
 
 
 def test_a_notice_for_one_machine_drains_the_attempt_and_its_successor_is_launched_whole() -> None:
-    run = record(training(), notice(SECOND), NOON, SITE)
+    run = record(training(spec=MOVING), notice(SECOND), NOON, SITE)
 
     assert run.current is not None and run.current.state is AttemptState.DRAINING
     assert run.status is RunStatus.HANDOVER
@@ -151,13 +152,13 @@ def draining(run: Run) -> Run:
 
 
 def test_while_a_gang_drains_none_of_its_machines_is_ended() -> None:
-    run = draining(record(training(), notice(SECOND), NOON, SITE))
+    run = draining(record(training(spec=MOVING), notice(SECOND), NOON, SITE))
 
     assert isinstance(decide(run, NOON + STEP, SITE), Wait)
 
 
 def test_once_it_drained_the_machines_that_ec2_did_not_ask_for_are_ended_and_the_other_is_left_to_ec2() -> None:
-    run = reported(draining(record(training(), notice(SECOND), NOON, SITE)), 0, EXIT_DRAINED)
+    run = reported(draining(record(training(spec=MOVING), notice(SECOND), NOON, SITE)), 0, EXIT_DRAINED)
 
     decision = decide(run, NOON + STEP, SITE)
 
@@ -172,7 +173,7 @@ def test_once_it_drained_the_machines_that_ec2_did_not_ask_for_are_ended_and_the
 
 
 def test_a_second_notice_leaves_that_machine_to_ec2_too() -> None:
-    run = record(training(), notice(SECOND), NOON, SITE)
+    run = record(training(spec=MOVING), notice(SECOND), NOON, SITE)
     run = record(run, notice(FIRST, 1), NOON, SITE)
     again = record(run, notice(FIRST, 5), NOON, SITE)
 
@@ -185,7 +186,7 @@ def test_a_second_notice_leaves_that_machine_to_ec2_too() -> None:
 
 
 def test_a_machine_that_is_gone_ends_the_attempt_and_the_survivors_are_ended() -> None:
-    run = record(training(), StateChange(THIRD, InstanceState.TERMINATED), NOON, SITE)
+    run = record(training(spec=MOVING), StateChange(THIRD, InstanceState.TERMINATED), NOON, SITE)
 
     assert run.current is not None and run.current.over
     decision = decide(fenced(run), NOON, SITE)

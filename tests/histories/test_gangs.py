@@ -21,7 +21,6 @@ from handlers.sweep import SweepFailed
 from spotrelay.core.errors import OutcomeUnknown, SpotrelayError
 from spotrelay.core.live import EXIT_PARTED, ExitReport, Heartbeat, Phase
 from spotrelay.core.notice import InstanceState
-from spotrelay.core.ports import Machine
 from spotrelay.core.run import Attempt, AttemptState
 from spotrelay.core.spec import Limits
 from spotrelay.testing import Fault
@@ -35,9 +34,9 @@ MINUTE = timedelta(minutes=1)
 class Mate:
     """The agent on one of a gang's further machines: it beats, and says how its program ended."""
 
-    def __init__(self, machine: Machine, node: int, history: GangHistory) -> None:
-        self.instance_id = machine.instance_id
-        self.generation = machine.generation
+    def __init__(self, instance_id: str, generation: int, node: int, history: GangHistory) -> None:
+        self.instance_id = instance_id
+        self.generation = generation
         self.node = node
         self._store = history.world.store
         self._counter = 0
@@ -65,6 +64,8 @@ class GangHistory(History):
         self.mates: dict[str, Mate] = {}
         spec = replace(SPEC, nodes=nodes, limits=Limits(400, max_failures=1000))
         self.nodes = nodes
+        self.serves: dict[str, int] = {}  # generation by machine
+        self.ghosts: list[Trainer] = []  # what survivors ran in their attempt before
         self.world.submit(RUN, spec)
 
     def attempts(self) -> tuple[Attempt, ...]:
@@ -90,15 +91,24 @@ class GangHistory(History):
         for attempt in self.run.attempts:
             for node, instance_id in enumerate(attempt.instance_ids):
                 machine = machines[instance_id]
-                if instance_id in self.trainers or instance_id in self.mates:
+                if self.serves.get(instance_id, 0) >= attempt.generation:
                     continue
+                self._leave(instance_id)
+                self.serves[instance_id] = attempt.generation
                 if machine.state is InstanceState.PENDING:
                     self.world.machines.set_state(instance_id, InstanceState.RUNNING)
                 if node == 0:
                     store, objects = self.world.store, self.world.objects
                     self.trainers[instance_id] = Trainer(RUN, attempt.generation, instance_id, store, objects)
                 else:
-                    self.mates[instance_id] = Mate(machine, node, self)
+                    self.mates[instance_id] = Mate(instance_id, attempt.generation, node, self)
+
+    def _leave(self, instance_id: str) -> None:
+        """A survivor goes over: what it ran before may still wake."""
+        self.mates.pop(instance_id, None)
+        ghost = self.trainers.pop(instance_id, None)
+        if ghost is not None:
+            self.ghosts.append(ghost)
 
 
 @seed(SEED)
@@ -195,6 +205,14 @@ class Gangs(RuleBasedStateMachine):
         zombie.upload()
         self.history.commit(zombie)
 
+    @precondition(lambda self: self.history.ghosts)
+    @rule(data=st.data())
+    def what_a_survivor_ran_before_commits(self, data: st.DataObject) -> None:
+        ghost = data.draw(st.sampled_from(self.history.ghosts))
+        ghost.train()
+        ghost.upload()
+        self.history.commit(ghost)
+
     @rule(really=st.sampled_from([False] * 12 + [True]))
     def somebody_cancels(self, really: bool) -> None:
         if really and not self.history.cancelled and not self.history.run.status.final:
@@ -208,10 +226,10 @@ class Gangs(RuleBasedStateMachine):
         assert generations == sorted(generations), "an elder gang committed after a later one"
         lease = self.history.run.lease
         assert lease is not None
-        for attempt in self.history.attempts():
-            holder = self.history.trainers.get(attempt.instance_id or "")
-            if attempt.over and lease.floor > attempt.generation and holder is not None:
-                assert self.history.refused(holder)
+        for trainer in (*self.history.trainers.values(), *self.history.ghosts):
+            attempt = self.history.run.attempt(trainer.generation)
+            if attempt is not None and attempt.over and lease.floor > attempt.generation:
+                assert self.history.refused(trainer)
 
     @invariant()
     def one_launch(self) -> None:
@@ -315,6 +333,7 @@ def test_the_loss_of_one_machine_replaces_the_gang_and_shuts_all_of_it_out() -> 
     heir = training(history)
     history.commit(first)
 
+    assert heir.instance_id == first.instance_id  # it survived, and has rank 0 again
     assert first.told_no
     assert [c.generation for c in history.accepted] == [1, 2]
     alive = {m.instance_id for m in history.world.machines.alive}

@@ -33,7 +33,6 @@ pytestmark = [pytest.mark.loop, pytest.mark.timeout(300), pytest.mark.xdist_grou
 T = TypeVar("T")
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "ddp_stdlib.py"
-RUN = "gang"
 STEPS = 60
 SCALE = 0.05
 PATIENCE_S = 100.0
@@ -79,8 +78,10 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[int, float]
 class Ground:
     """The run and what can be seen of it from outside."""
 
-    def __init__(self, cloud: LocalCloud, code: Path) -> None:
+    def __init__(self, cloud: LocalCloud, run_id: str, code: Path) -> None:
         self.cloud = cloud
+        self.run_id = run_id
+        self._before = {i["InstanceId"] for i in cloud.instances()}
         stack = find_stack(cloud.client("cloudformation"))
         self.services: Services = services_of(cloud, stack)  # type: ignore[arg-type]  # it makes clients as Clients does
         code.mkdir()
@@ -98,39 +99,46 @@ class Ground:
             "cadence": {"every_steps": 10},
             **more,
         }
-        send(Submission(RUN, parse_spec(spec), self._bundle), self.services)
+        send(Submission(self.run_id, parse_spec(spec), self._bundle), self.services)
 
     def until(self, found: Callable[[Run], T | None], what: str) -> T:
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
-                run = self.services.runs.load(RUN)
+                run = self.services.runs.load(self.run_id)
             except (Contention, Unavailable):
                 run = None
             answer = found(run) if run is not None else None
             if answer:
                 return answer
             if time.monotonic() > deadline or (run is not None and run.status.final):
-                told = [entry.text for entry in self.services.runs.timeline(RUN)]
+                told = [entry.text for entry in self.services.runs.timeline(self.run_id)]
                 raise AssertionError(
                     f"{what}: not within {PATIENCE_S:.0f} s. {json.dumps(told, indent=1)}\n{self.log()}"
                 )
             time.sleep(0.2)
 
     def log(self) -> str:
-        return "".join(chunk.text for chunk in chunks(self.services, RUN, None, follow=False))
+        return "".join(chunk.text for chunk in chunks(self.services, self.run_id, None, follow=False))
+
+    def timeline(self) -> list[str]:
+        return [entry.text for entry in self.services.runs.timeline(self.run_id)]
 
     def launches(self) -> list[dict[str, Any]]:
         return [e for e in self.cloud.requests() if e["service"] == "ec2" and e["action"] == "CreateFleet"]
 
-    def last_machines(self) -> dict[str, str]:
-        """Every machine there was, once none is left running, or it has been waited for long enough."""
+    def leaves_nothing_behind(self, run: Run) -> None:
+        """Every machine of the run is recorded, and ends."""
+        recorded = {instance_id for attempt in run.attempts for instance_id in attempt.instance_ids}
         deadline = time.monotonic() + 30
         while True:
             states = {i["InstanceId"]: i["State"]["Name"] for i in self.cloud.instances()}
-            if set(states.values()) <= {"terminated"} or time.monotonic() > deadline:
-                return states
+            ours = {name: state for name, state in states.items() if name not in self._before}
+            if set(ours.values()) <= {"terminated"} or time.monotonic() > deadline:
+                break
             time.sleep(0.2)
+        assert ours == dict.fromkeys(recorded, "terminated")
+        assert living_in(self.cloud.home / "instances") == {}
 
 
 def has_saved(generation: int) -> Callable[[Run], Run | None]:
@@ -140,10 +148,10 @@ def has_saved(generation: int) -> Callable[[Run], Run | None]:
     return found
 
 
-def test_a_gang_of_which_ec2_takes_one_machine_goes_on_bit_for_bit(
+def test_a_gang_of_which_ec2_takes_one_machine_goes_on_bit_for_bit_on_the_other_and_a_new_one(
     cloud: LocalCloud, expected: tuple[dict[int, float], str], tmp_path: Path
 ) -> None:
-    ground = Ground(cloud, tmp_path / "code")
+    ground = Ground(cloud, "reunited", tmp_path / "code")
     ground.submit()
     first = ground.until(has_saved(1), "a verified checkpoint of the first gang").attempts[0]
     assert len(first.machines) == 2
@@ -152,18 +160,41 @@ def test_a_gang_of_which_ec2_takes_one_machine_goes_on_bit_for_bit(
     done = ground.until(lambda run: run if run.status.final else None, "the end of the run")
 
     said, (losses, digest) = ground.log(), expected
-    told = [entry.text for entry in ground.services.runs.timeline(RUN)]
-    assert done.status is RunStatus.SUCCEEDED, told
+    assert done.status is RunStatus.SUCCEEDED, ground.timeline()
     lost, heir = done.attempts
-    assert (len(lost.machines), len(heir.machines)) == (2, 2)
+    assert heir.instance_ids[0] == first.instance_ids[0]
+    assert heir.instance_ids[1] not in first.instance_ids
+    assert heir.pool == lost.pool
     assert len(ground.launches()) == 2
     # drained together: the last checkpoint is of a notice, and the next gang goes on from it
     assert lost.drained_at is not None
     resumed = next(c for c in done.checkpoints if str(c.id) == heir.resumed_checkpoint)
     assert (resumed.commit.reason.value, resumed.id.generation) == ("notice", 1)
-    assert lost.pool != heir.pool
     assert digest_in(said) == digest
     assert losses_in(said) == losses
-    recorded = {instance_id for attempt in done.attempts for instance_id in attempt.instance_ids}
-    assert ground.last_machines() == dict.fromkeys(recorded, "terminated")
-    assert living_in(cloud.home / "instances") == {}
+    ground.leaves_nothing_behind(done)
+
+
+@pytest.mark.long
+def test_a_gang_that_loses_its_first_machine_without_a_word_moves_as_a_whole_where_its_zone_has_none(
+    cloud: LocalCloud, expected: tuple[dict[int, float], str], tmp_path: Path
+) -> None:
+    ground = Ground(cloud, "moved", tmp_path / "code")
+    ground.submit()
+    first = ground.until(has_saved(1), "a verified checkpoint of the first gang").attempts[0]
+    assert first.pool is not None
+
+    cloud.refuse({"zone": first.pool.zone}, "InsufficientInstanceCapacity")
+    cloud.kill(first.instance_ids[0])
+    done = ground.until(lambda run: run if run.status.final else None, "the end of the run")
+    cloud.allow({})
+
+    said, (losses, digest) = ground.log(), expected
+    assert done.status is RunStatus.SUCCEEDED, ground.timeline()
+    heir = done.attempts[-1]
+    assert not set(heir.instance_ids) & set(first.instance_ids)
+    assert heir.pool is not None and heir.pool.zone != first.pool.zone
+    assert not any(attempt.crashed for attempt in done.attempts), ground.timeline()
+    assert digest_in(said) == digest
+    assert losses_in(said) == losses
+    ground.leaves_nothing_behind(done)
