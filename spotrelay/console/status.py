@@ -80,6 +80,7 @@ def _attempt(attempt: Attempt, run: Run, now: datetime) -> dict[str, Any]:
         "generation": attempt.generation,
         "state": attempt.state.value,
         "instance_id": attempt.instance_id,
+        "machines": list(attempt.instance_ids),
         "pool": str(attempt.pool) if attempt.pool else None,
         "resumed_from": attempt.resumed_from,
         "last_step": attempt.last_step,
@@ -116,7 +117,7 @@ def show(about: dict[str, Any], run: Run, now: datetime) -> None:
     for attempt in about["attempts"]:
         start = f"from step {attempt['resumed_from']}" if attempt["resumed_from"] is not None else "from the start"
         end = f" - {attempt['ended']}" if attempt["ended"] else ""
-        where = f"{attempt['instance_id'] or 'no machine yet'} in {attempt['pool'] or '-'}"
+        where = f"{', '.join(attempt['machines']) or 'no machine yet'} in {attempt['pool'] or '-'}"
         if attempt["kept_until"]:
             end += f"; its machine stays (and costs) for {lasting(attempt['kept_until'] - now)}, for debugging"
         tell(f"  attempt {attempt['generation']}: {attempt['state']}, {where}, {start} to {attempt['last_step']}{end}")
