@@ -14,6 +14,7 @@ from spotrelay.core.notice import InstanceState
 from spotrelay.core.placement import FailureScope, Pool
 from spotrelay.core.run import AttemptState, RunStatus
 from spotrelay.core.site import Site
+from spotrelay.core.spec import Limits
 from spotrelay.testing import MemoryMachines, RequestRate
 from tests.core.test_scoring import run_with_checkpoint
 from tests.handlers.plane import SPEC, World, warning
@@ -185,3 +186,22 @@ def test_one_node_lost_drains_all_nodes_at_once_and_moves_them_together(world: W
     assert world.run().attempts[0].state is AttemptState.DRAINING
     assert [m.generation for m in world.machines.machines] == [1, 1, 2, 2]
     assert {(m.pool.zone, m.launch) for m in world.machines.machines[2:]} == {(world.machines.alive[-1].pool.zone, 2)}
+
+
+def test_spot_that_is_lost_again_and_again_gives_way_to_on_demand_for_a_stated_reason(world: World) -> None:
+    """A build was restarted on Spot nine times in an evening; each time it was taken again.
+
+    Known from: runs-on/runs-on#337.
+    """
+    prices = {"g5.xlarge": 1.0, "g5.2xlarge": 2.0}
+    spec = replace(SPEC, on_demand=True, on_demand_after_losses=3, limits=Limits(on_demand_prices=prices))
+    world.start(spec=spec)
+
+    for _ in range(3):
+        world.clock.advance(10 * MINUTE)
+        world.change(world.machines.alive[0].instance_id, InstanceState.TERMINATED)
+        world.train()
+
+    assert [a.pool.market for a in world.run().attempts if a.pool] == ["spot", "spot", "spot", "on-demand"]
+    reasons = [entry.text for entry in world.store.timeline("run-1") if entry.kind == "reserved"]
+    assert "3" in reasons[-1] and "on-demand" in reasons[-1]
