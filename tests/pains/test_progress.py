@@ -10,6 +10,7 @@ import pytest
 from handlers.settings import CHECKPOINTS_OVERDUE
 from spotrelay.core.checkpoint import resume_candidate
 from spotrelay.core.ledger import ledger_of
+from spotrelay.core.live import Heartbeat, Phase
 from spotrelay.core.notice import InstanceState
 from spotrelay.core.run import RunStatus
 from spotrelay.core.spec import Limits
@@ -96,18 +97,23 @@ def test_retries_never_spend_past_the_ceiling(world: World) -> None:
     assert len(world.machines.machines) <= 13
 
 
-def test_progress_counts_and_not_only_a_sign_of_life(world: World) -> None:
+def test_a_process_that_lives_without_making_a_step_is_replaced(world: World) -> None:
     """A process that answered its health check for a night had not made a step since the evening.
 
     Known from: skypilot-org/skypilot#7117.
     """
-    world.start()
-    world.beat("run-1", 1)
+    machine = world.start()
+    world.checkpoint()
+    sign = Heartbeat("run-1", 1, 10, Phase.TRAINING, step=10, total=100, first_step=True, signs=5, longest_s=1.0)
 
-    beat = world.run().heartbeat(1)
+    for minute in range(45):
+        world.store.beat(replace(sign, counter=sign.counter + minute))
+        world.sweep(MINUTE)
+    world.settle(3)
 
-    assert beat is not None
-    assert (beat.step, beat.total) == (10, 100)
+    assert machine in world.machines.terminations
+    assert [m.generation for m in world.machines.alive] == [2]
+    assert any("it hangs" in entry.text for entry in world.store.timeline("run-1"))
 
 
 def test_every_change_is_told_to_machines_in_a_stable_form(world: World) -> None:
@@ -183,3 +189,26 @@ def test_the_event_of_the_machine_itself_is_as_good_as_the_accounts(world: World
     world.deliver(warning(machine))
 
     assert after_the_machines_own == [m.generation for m in world.machines.machines] == [1, 2]
+
+
+def test_a_job_that_fails_again_and_again_stops_with_the_end_of_its_log(world: World) -> None:
+    """A typo in the script was retried until somebody looked, and the error had to be searched for on dead machines.
+
+    Known from: aws/aws-parallelcluster-node#702, whose answer, a protected mode, is the one to learn from.
+    """
+    world.submit()
+    world.sweep()
+
+    for generation in range(1, 6):
+        if world.run().status.final or world.run().current.generation < generation:  # type: ignore[union-attr]  # has one
+            break
+        world.train()
+        world.exit("run-1", generation, 1)
+        for machine in world.machines.alive:
+            world.change(machine.instance_id, InstanceState.TERMINATED)
+        world.settle(3)
+
+    run = world.run()
+    assert run.status is RunStatus.FAILED
+    assert len(world.machines.machines) == run.spec.limits.max_failures
+    assert "the end of the log" in run.outcome_why
