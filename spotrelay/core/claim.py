@@ -53,6 +53,7 @@ def _reserved(run: Run, decision: Reserve, request: dict[str, Any], now: datetim
         nodes=decision.rung.nodes,
         keeps=decision.rung.keeps,
         rate=decision.rate,
+        transfer=decision.transfer,
     )
     run = replace(run, launches=decision.launch, intent=intent, retry_at=None)
     return note(run, "reserved", decision.why, now, decision.generation, launch=decision.launch)

@@ -50,6 +50,7 @@ from spotrelay.core.spending import (
     pay,
     price_of,
     spent,
+    transfer_of,
 )
 
 
@@ -346,7 +347,8 @@ def _climb(run: Run, generation: int, cause: str, now: datetime, site: Site) -> 
         return Wait(until, choice.why or "every pool that the spec allows has refused lately")
     rung = replace(rung, nodes=run.spec.nodes, placement_group=run.spec.placement_group)
     known = dearest(rung.pools, run.spec.limits, site.prices)
-    return Reserve(rung, generation, run.launches + 1, f"{cause}; next: {rung.why}{choice.because}", known)
+    why = f"{cause}; next: {rung.why}{choice.because}"
+    return Reserve(rung, generation, run.launches + 1, why, known, transfer_of(run, rung, site))
 
 
 def _affordable(run: Run, pools: tuple[Pool, ...], site: Site) -> tuple[Pool, ...]:

@@ -50,6 +50,7 @@ class Reserve:
     launch: int
     why: str
     rate: float | None = None  # dollars an hour of the dearest pool, where that is known
+    transfer: float = 0.0  # dollars for fetching the checkpoint from another region
 
 
 @dataclass(frozen=True)

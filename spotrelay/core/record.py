@@ -526,7 +526,7 @@ def _machine_given(run: Run, intent: Intent, answer: LaunchAnswer, price: float 
     members = (*kept, *(Member(each, now) for each in answer.instance_ids))
     given = replace(
         attempt, state=AttemptState.BOOTING, instance_id=members[0].instance_id, pool=pool, price=price,
-        launched_at=now, members=members if run.spec.nodes > 1 else (),
+        launched_at=now, transfer=intent.transfer, members=members if run.spec.nodes > 1 else (),
     )  # fmt: skip
     run = replace(with_attempt(run, given), backoffs=0)
     names = ", ".join(member.instance_id for member in members)

@@ -181,6 +181,7 @@ class Attempt:
     parted_at: datetime | None = None  # its ranks said that they have lost each other
     hung_at: datetime | None = None  # it got nowhere and was asked for its stacks
     paid_until: datetime | None = None  # its time is set aside in the account's books up to then
+    transfer: float = 0.0  # dollars for fetching the checkpoint from another region
 
     @property
     def live(self) -> bool:
@@ -225,6 +226,7 @@ class Intent:
     keeps: tuple[str, ...] = ()  # machines of the gang before that go over to this attempt
     turn_at: datetime | None = None  # its place in the line of throttled launches, once it has one
     rate: float | None = None  # dollars an hour of the dearest pool, where that was known
+    transfer: float = 0.0  # dollars for fetching the checkpoint from another region
 
 
 @dataclass(frozen=True)

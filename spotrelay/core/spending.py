@@ -8,8 +8,9 @@ from zlib import crc32
 
 from spotrelay.core.budget import MICRO, SHORTEST, Budget, Hold, cost, midnight_after, paid_until
 from spotrelay.core.decisions import Conclude, Decision, Drain, Pay, Wait
-from spotrelay.core.placement import Market, Pool
+from spotrelay.core.placement import Market, Pool, Rung
 from spotrelay.core.run import FOR_LIMIT, FOR_MONEY, Attempt, Intent, Run, RunStatus
+from spotrelay.core.scoring import journey_of
 from spotrelay.core.site import Site
 from spotrelay.core.spec import AtCeiling, Limits
 
@@ -33,6 +34,11 @@ def dearest(pools: Iterable[Pool], limits: Limits, prices: Mapping[Pool, float] 
     return None if None in known else max((price for price in known if price is not None), default=None)
 
 
+def transfer_of(run: Run, rung: Rung, site: Site) -> float:
+    """Dollars for fetching the newest checkpoint into a launch's region, by each of its machines."""
+    return journey_of(run, site.home, site.transfer).dollars(rung.pools[0].region) * run.spec.nodes
+
+
 def hold_for_launch(run: Run, intent: Intent, budget: Budget, now: datetime) -> Hold | None:
     """What has to be set aside before this launch is sent; None when nobody knows what it costs."""
     if intent.rate is None:
@@ -40,8 +46,8 @@ def hold_for_launch(run: Run, intent: Intent, budget: Budget, now: datetime) -> 
     until = paid_until(now, budget.block)
     start = min(intent.reserved_at, now)
     day = now.date()
-    hourly = intent.rate * intent.nodes
-    amount = cost(hourly, start, until, day)
+    hourly = intent.rate * (intent.nodes + len(intent.keeps))  # the survivors of a gang go over to the new attempt
+    amount = cost(hourly, start, until, day) + round(intent.transfer * MICRO)
     return Hold(run.run_id, intent.generation, day, amount, until, rate=int(hourly * MICRO))
 
 
@@ -51,7 +57,7 @@ def hold_for_machine(run: Run, attempt: Attempt, budget: Budget, now: datetime) 
     until = paid_until(start, budget.block)
     day = start.date()
     hourly = rate(run, attempt) * len(attempt.machines)
-    amount = cost(hourly, attempt.reserved_at or start, until, day)
+    amount = cost(hourly, attempt.reserved_at or start, until, day) + _fetched(attempt, day)
     return Hold(run.run_id, attempt.generation, day, amount, until, True, int(hourly * MICRO))
 
 
@@ -78,7 +84,7 @@ def confirmations(before: Run, after: Run) -> Iterator[Hold]:
         day = (attempt.paid_until - timedelta(microseconds=1)).date()
         start = attempt.reserved_at or attempt.paid_until
         hourly = rate(after, attempt) * len(attempt.machines)
-        amount = cost(hourly, start, attempt.paid_until, day)
+        amount = cost(hourly, start, attempt.paid_until, day) + _fetched(attempt, day)
         yield Hold(after.run_id, attempt.generation, day, amount, attempt.paid_until, True, int(hourly * MICRO))
 
 
@@ -133,7 +139,7 @@ def spent(run: Run, now: datetime) -> float:
 
 def _cost(run: Run, attempt: Attempt, now: datetime) -> float:
     used = (((m.machine_gone_at or now) - (m.launched_at or now)).total_seconds() for m in attempt.machines)
-    return rate(run, attempt) * sum(max(seconds, 0.0) for seconds in used) / 3600
+    return rate(run, attempt) * sum(max(seconds, 0.0) for seconds in used) / 3600 + attempt.transfer
 
 
 def _leave_at(run: Run, ends: datetime, now: datetime, site: Site) -> datetime:
@@ -186,7 +192,13 @@ def _used(run: Run, attempt: Attempt, day: date) -> int:
     """Millionths of a dollar that the machines of an attempt that is over came to within a day."""
     times = ((m.launched_at, m.machine_gone_at) for m in attempt.machines)
     spans = ((start, max(end, start + SHORTEST)) for start, end in times if start is not None and end is not None)
-    return sum(cost(rate(run, attempt), start, end, day) for start, end in spans)
+    return sum(cost(rate(run, attempt), start, end, day) for start, end in spans) + _fetched(attempt, day)
+
+
+def _fetched(attempt: Attempt, day: date) -> int:
+    """Millionths of a dollar for the checkpoint's way into another region, on the day of the launch."""
+    there = attempt.instance_id is not None and attempt.launched_at is not None and attempt.launched_at.date() == day
+    return round(attempt.transfer * MICRO) if there else 0
 
 
 def _closed(attempt: Attempt, run: Run) -> bool:

@@ -95,6 +95,16 @@ def test_the_doctor_finds_a_healthy_stack_and_says_what_it_cannot_see(cloud: Loc
     assert cloud.instances() == []
 
 
+def test_the_budget_of_a_stack_that_counts_no_money_says_how_to_let_it(cloud: LocalCloud, call: Call) -> None:
+    said, told = call("budget"), call("budget", "--json")
+
+    assert (said.returncode, told.returncode) == (0, 0), said.stderr + told.stderr
+    assert "budget_dollars_per_day" in said.stdout
+    about = json.loads(told.stdout)
+    assert (about["counted"], about["set_aside"], about["holds"]) == (False, 0, [])
+    assert call("budget", "--day", "soon").returncode == 2
+
+
 def test_the_doctor_names_what_is_wrong_with_its_remedy(cloud: LocalCloud, call: Call) -> None:
     switch(cloud, "off")
     bucket = find_stack(cloud.client("cloudformation")).bucket
@@ -132,20 +142,6 @@ def test_without_stack_credentials_or_region_the_exit_code_is_4(
     assert "Traceback" not in said.stderr + examined.stderr
 
 
-def test_a_table_that_is_gone_is_told_without_a_traceback(cloud: LocalCloud, call: Call) -> None:
-    table, dynamodb = find_stack(cloud.client("cloudformation")).table, cloud.client("dynamodb")
-    dynamodb.update_table(TableName=table, DeletionProtectionEnabled=False)
-    dynamodb.delete_table(TableName=table)
-
-    said = call("status")
-    examined = call("doctor")
-
-    assert said.returncode == 4
-    assert "Traceback" not in said.stderr
-    assert examined.returncode == 1
-    assert "FAILED  table" in examined.stdout
-
-
 def test_requirements_become_the_types_that_the_stacks_regions_offer(
     cloud: LocalCloud, call: Call, tmp_path: Path
 ) -> None:
@@ -164,3 +160,17 @@ def test_requirements_become_the_types_that_the_stacks_regions_offer(
     assert "g5.2xlarge" not in told.stdout  # dearer than the ceiling
     assert refused.returncode != 0
     assert "no instance type in us-east-1 fits. Nearest: g6e.xlarge" in refused.stderr, refused.stderr
+
+
+def test_a_table_that_is_gone_is_told_without_a_traceback(cloud: LocalCloud, call: Call) -> None:
+    table, dynamodb = find_stack(cloud.client("cloudformation")).table, cloud.client("dynamodb")
+    dynamodb.update_table(TableName=table, DeletionProtectionEnabled=False)
+    dynamodb.delete_table(TableName=table)
+
+    said = call("status")
+    examined = call("doctor")
+
+    assert said.returncode == 4
+    assert "Traceback" not in said.stderr
+    assert examined.returncode == 1
+    assert "FAILED  table" in examined.stdout

@@ -15,7 +15,9 @@ from spotrelay.core.errors import Unavailable
 from spotrelay.core.live import EXIT_DONE
 from spotrelay.core.notice import InstanceState
 from spotrelay.core.run import RunStatus
+from spotrelay.core.scoring import Transfer
 from spotrelay.core.spec import AtCeiling, Limits, Spec
+from spotrelay.core.spending import spent
 from spotrelay.testing import Crash, Fault, MemoryCells, faulty
 from spotrelay.testing.faults import at
 from tests.handlers.plane import SPEC, World
@@ -241,3 +243,23 @@ def test_without_a_budget_nothing_is_asked_and_nothing_written() -> None:
 
     assert world.run().attempts[0].paid_until is None
     assert Spec(("x",), ("g5.xlarge",)).limits.at_ceiling is AtCeiling.WAIT
+
+
+def test_the_way_of_a_checkpoint_into_another_region_is_paid_for_too(account: Account) -> None:
+    zones = (*account.site.zones, ("us-east-1", "us-east-1a"))
+    tiny = Transfer(dollars_per_gib=2.0**26)  # the checkpoint has 16 bytes
+    account.site = replace(account.site, zones=zones, home="eu-west-1", transfer=tiny)
+    machine = account.start()
+    account.checkpoint()
+    account.tell("Checkpoint Committed", run_id="run-1")
+    account.machines.refuse(region="eu-west-1")
+    before = account.set_aside
+
+    account.warn(machine)
+    account.settle(2)
+
+    heir = account.run().attempts[1]
+    assert heir.pool is not None and heir.pool.region == "us-east-1"
+    assert heir.transfer == pytest.approx(1.0)
+    assert account.set_aside - before == pytest.approx(1.0 + heir.transfer, abs=0.05)
+    assert spent(account.run(), account.clock.now()) > heir.transfer
