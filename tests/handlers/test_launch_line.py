@@ -150,3 +150,18 @@ def test_a_postponement_that_is_told_twice_or_too_late_changes_nothing(crowd: Cr
 
     assert record(run, again, now, crowd.site) is run
     assert record(sent_since, again, now, crowd.site) is sent_since
+
+
+def test_who_comes_when_the_line_is_too_long_comes_back_and_stands_in_it_then(crowd: Crowd) -> None:
+    crowd.line = MemoryLine(Pace(0.5, horizon=10 * SECOND))
+    names = submitted(crowd, 20)
+    turns = [run.intent.turn_at for run in map(crowd.run, names) if run.intent]
+    assert turns.count(None) == 13
+
+    for _ in range(60):
+        crowd.clock.advance(SECOND)
+        for name in crowd.store.due(crowd.clock.now()):
+            crowd.look(name)
+
+    assert len(crowd.machines.machines) == 20
+    assert crowd.calls <= 22
