@@ -15,6 +15,7 @@ from spotrelay.core.errors import Contention, Damaged, Missing, Unavailable
 from spotrelay.core.ports import ObjectStore, Stream
 from trainer_shim.inventory import Span
 from trainer_shim.landing import Place
+from trainer_shim.pages import make_present
 from trainer_shim.shards import LONGEST_HEADER, contents
 
 Call = Callable[[Callable[[], Any]], Any]
@@ -149,7 +150,9 @@ def _windows(size: int, wanted: _Wanted) -> Iterator[memoryview]:
         memory = wanted.places[span.array].memory
         if memory is not None and span.size >= SMALL:
             yield from block.emptied()
-            yield from _chunks(memory[span.start : span.start + span.size])
+            for chunk in _chunks(memory[span.start : span.start + span.size]):
+                make_present(chunk)
+                yield chunk
         else:
             yield from block.holding(span)
     yield from block.emptied()

@@ -14,9 +14,11 @@ import torch
 
 from trainer_shim.frameworks.torch_kinds import one_run_of_bytes
 from trainer_shim.frameworks.torch_sparse import COMPRESSED
+from trainer_shim.together import together
 from trainer_shim.voice import say
 
 COMPILED = "_orig_mod."  # what torch.compile puts into parameter names
+COPIERS = 4  # threads; what comes back from a file is waited for
 NEEDED = {
     "ASGD": {"step", "eta", "mu", "ax"},
     "Adadelta": {"step", "square_avg", "acc_delta"},
@@ -73,24 +75,32 @@ def _tensor_misfits(there: torch.Tensor, here: torch.Tensor) -> list[tuple[Any, 
 
 def apply_model(model: torch.nn.Module, saved: dict[str, Any]) -> None:
     """Copy a state without misfits into a model's own memory; takes each tensor out of it."""
-    live = model.state_dict()
+    live = model.state_dict(keep_vars=True)  # the very parameters: to load one into itself costs nothing
     own = {each.data_ptr() for each in [*model.parameters(), *model.buffers()] if _plain(each)}
     uses = Counter(key.replace(COMPILED, "") for key in live)
     given: dict[str, Any] = {}
+    copies: list[tuple[torch.Tensor, torch.Tensor]] = []
     for key in sorted(live):  # the order in which they were kept aside: what is in a file comes last
         name = key.replace(COMPILED, "")
         uses[name] -= 1
         there = saved[name] if uses[name] else saved.pop(name)
         here = live[key]
         if _plain(here) and _plain(there) and here.data_ptr() in own:
-            _copy(there, here)
+            copies.append((there, here))
             there = here
         given[key] = there
+    _copy_all(copies)
     model.load_state_dict(given)  # copies what is not the model's own memory, and runs the modules' own hooks
 
 
 def _plain(value: Any) -> bool:
     return type(value) in (torch.Tensor, torch.nn.Parameter) and value.layout is torch.strided
+
+
+def _copy_all(copies: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    """Copy each first tensor into its second, in their order, and let go of it at once."""
+    copies.reverse()
+    together(lambda _: _copy(*copies.pop()), range(len(copies)), COPIERS)
 
 
 def _copy(there: torch.Tensor, here: torch.Tensor) -> None:

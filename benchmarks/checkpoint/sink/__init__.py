@@ -32,11 +32,11 @@ class Sink:
         return f"http://127.0.0.1:{self.port}"
 
     def state(self) -> dict[str, Any]:
-        """Free and received bytes, and when (monotonic) the first put since `mark` began to arrive."""
+        """Free and received bytes, and when (monotonic) the first put and the first get since `mark` arrived."""
         return self._ask("state", {})
 
     def mark(self) -> None:
-        """Forget when the first put arrived."""
+        """Forget when the first put and the first get arrived."""
         self._ask("mark", {})
 
     def flip(self, key: str, bit: int) -> None:

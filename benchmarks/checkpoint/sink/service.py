@@ -33,7 +33,7 @@ class Service:
         self._blocks = blocks
         self._objects = Objects(blocks)
         self._received = 0
-        self._first_put = 0.0  # monotonic, since the mark
+        self._first = {"PUT": 0.0, "GET": 0.0}  # when (monotonic) the first since the mark arrived; not our own
         self._failures = 0  # puts that are still to be refused
 
     def serve(self, connection: Connection) -> None:
@@ -56,8 +56,8 @@ class Service:
             connection.answer(status, {"x-amz-request-id": "sink", **headers}, content, self.pace)
 
     def _refuse_early(self, request: Request) -> None:
-        if request.method == "PUT" and not self._first_put:
-            self._first_put = time.monotonic()
+        if not self._first.get(request.method, 1.0):
+            self._first[request.method] = time.monotonic()
         if request.method == "PUT" and self._failures:
             self._failures -= 1
             raise Refused(503, "SlowDown")
@@ -90,7 +90,7 @@ class Service:
         elif path == "/pace":
             self.pace = Pace(asked["bytes_per_s"], asked["first_byte_s"])
         elif path == "/mark":
-            self._first_put = 0.0
+            self._first = dict.fromkeys(self._first, 0.0)
         elif path == "/fail":
             self._failures = asked["puts"]
         elif path != "/state":
@@ -98,7 +98,8 @@ class Service:
         state = {
             "free_bytes": self._blocks.free_bytes,
             "received_bytes": self._received,
-            "first_put_at": self._first_put,
+            "first_put_at": self._first["PUT"],
+            "first_get_at": self._first["GET"],
         }
         return 200, {}, json.dumps(state).encode()
 

@@ -93,6 +93,7 @@ class Ours(System):
 
     def _look(self, record: logging.LogRecord) -> bool:
         if "goes on at step" in record.getMessage():
+            self.landed_at = time.monotonic()
             self.restored_peak = occupied.peak()
         return True
 

@@ -48,6 +48,7 @@ class System:
     def __init__(self, place: Place) -> None:
         self.place = place
         self.number = 0  # of the newest save
+        self.landed_at = 0.0  # monotonic: when a load was over that goes on to make ready for saving; 0: with the call
 
     def prepare(self) -> None:
         """Import what is needed; nothing of this is measured."""
