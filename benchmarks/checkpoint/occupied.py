@@ -9,12 +9,15 @@ from pathlib import Path
 
 
 def peak() -> int:
-    """Most bytes that this process and its children occupied since `forget_peak`, shared memory counted once."""
+    """Most bytes that this process and its children occupied since `forget_peak`.
+
+    Shared memory counts once, and so do the libraries that a child has mapped as its parent has.
+    """
     own = os.getpid()
     total = _status(own)["VmHWM"]
     for child in _children(own):
         found = _status(child)
-        total += found["VmHWM"] - found["RssShmem"]
+        total += found["VmHWM"] - found["RssShmem"] - found["RssFile"]
     return total
 
 
@@ -41,7 +44,7 @@ def _status(process: int) -> dict[str, int]:
         text = Path(f"/proc/{process}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):  # it has just ended
         text = ""
-    found = {"VmHWM": 0, "VmRSS": 0, "RssShmem": 0}
+    found = {"VmHWM": 0, "VmRSS": 0, "RssShmem": 0, "RssFile": 0}
     for line in text.splitlines():
         name, _, value = line.partition(":")
         if name in found:
