@@ -16,7 +16,7 @@ from trainer_shim.checking import Ask, Check
 from trainer_shim.environment import Identity, read_identity
 from trainer_shim.framework import Framework, Replicas
 from trainer_shim.patience import JITTER
-from trainer_shim.ranks import Alone, Ranks
+from trainer_shim.ranks import Alone, Ranks, expect
 from trainer_shim.run import Run
 from trainer_shim.session import Session
 from trainer_shim.taking import PLAIN, Wishes
@@ -73,6 +73,7 @@ def _entered(
         return None
     ranks, replicas = _ranks_of(framework) if together else (Alone(), None)
     speak_as(ranks.rank)
+    expect(ranks, identity.nodes)
     session = Session(identity, _connect(identity), framework, wishes, check, ranks, replicas)
     session.enter()
     return session

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from spotrelay.core.errors import InvalidInput
+
 Numbers = list[int]
 
 
@@ -72,6 +74,20 @@ class Alone:
     def beside(self) -> Ranks:
         """See `Ranks.beside`."""
         return self
+
+
+def expect(ranks: Ranks, nodes: int) -> Ranks:
+    """These ranks, if they may be on as many machines as the attempt has.
+
+    Raises:
+        InvalidInput: they are too few; this machine would train by itself, beside the others.
+    """
+    if ranks.size < nodes:
+        raise InvalidInput(
+            f"the run has {nodes} machines, and this process knows of {ranks.size} rank in all: start it by torchrun, "
+            "call torch.distributed.init_process_group() before attach(), or leave nodes out of the spec"
+        )
+    return ranks
 
 
 def by_rank(texts: Sequence[str]) -> str:

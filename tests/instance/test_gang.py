@@ -8,6 +8,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from spotrelay.core.spec import Spec
 from spotrelay.instance.environment import LOWEST_PORT, PORTS, meeting_environment, meeting_port
 from spotrelay.instance.identity import Identity
 from spotrelay.instance.metadata import Metadata
-from spotrelay.testing import MemoryPublisher
+from spotrelay.testing import MemoryPublisher, MemoryStore
 from tests.instance.attempts import BORN, INSTANCE, RUN, Bench, a_run, a_spec, an_identity
 from tests.instance.machine import eventually
 from tests.instance.metadata_server import FakeMetadata
@@ -56,6 +57,21 @@ def changed(bench: Bench, **changes: object) -> None:
     run = bench.store.load(RUN)
     attempts = (replace(run.attempts[0], **changes), *run.attempts[1:])  # type: ignore[arg-type]
     bench.store.save(run, replace(run, attempts=attempts))
+
+
+class Looks:
+    """A store that counts how often the run's row was read."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+        self.count = 0
+
+    def read_run(self, run_id: str) -> Run:
+        self.count += 1
+        return self._store.read_run(run_id)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
 
 
 def running(bench: Bench) -> tuple[threading.Thread, list[Identity | None]]:
@@ -127,6 +143,7 @@ def test_a_machine_that_the_row_does_not_name_says_nothing_and_ends(bench: Bench
 def test_no_program_starts_before_every_machine_is_prepared(bench: Bench) -> None:
     bench.submit(a_gang(gang("print('it ran')"), INSTANCE, OTHER))
     peer(bench, Phase.SETUP, node=1)
+    bench.live = looks = Looks(bench.store)
     thread, _ = running(bench)
 
     def waits() -> bool:
@@ -134,7 +151,9 @@ def test_no_program_starts_before_every_machine_is_prepared(bench: Bench) -> Non
         return beat is not None and beat.phase is Phase.WAITING
 
     eventually(waits, "the machine is prepared")
-    assert bench.store.load(RUN).reports == ()
+    seen = looks.count
+    eventually(lambda: looks.count > seen + 3, "it looked again, and again")
+    assert "starting" not in bench.logbook.tail()
 
     peer(bench, Phase.WAITING, node=1)
 

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+import trainer_shim
+from spotrelay.core.errors import InvalidInput
 from spotrelay.core.spec import Cadence
 from tests.shim.training import build, digest
 from tests.shim.world import RUN, World, eventually
@@ -126,3 +128,13 @@ def test_a_process_that_was_forked_after_attach_ends_without_touching_the_run(wo
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     run.step(1.0)  # this process goes on as before
     eventually(lambda: world.steps_committed()[-1] == 3, "the step was committed")
+
+
+def test_a_process_that_trains_by_itself_on_one_of_several_machines_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GENERATION", "NODES"):
+        monkeypatch.setenv(f"SPOTRELAY_{name}", "2")
+    for name in ("RUN", "INSTANCE", "TABLE", "BUCKET", "BUS", "HOME_REGION"):
+        monkeypatch.setenv(f"SPOTRELAY_{name}", "nobody")
+
+    with pytest.raises(InvalidInput, match="2 machines, and this process knows of 1 rank"):
+        trainer_shim.attach(**build().attached())

@@ -22,6 +22,7 @@ from trainer_shim.frameworks.torch_dcp_ranks import Accord
 from trainer_shim.herald import Herald
 from trainer_shim.marker import Marker, exit_status
 from trainer_shim.pulse import Pulse
+from trainer_shim.ranks import expect
 from trainer_shim.voice import say
 from trainer_shim.watcher import Watcher
 
@@ -42,7 +43,7 @@ def join() -> Attempt | None:
     identity = read_identity(os.environ)
     if identity is None:
         return None
-    attempt = Attempt(identity, wiring.connect(identity), Accord(torch_ranks.ranks()))
+    attempt = Attempt(identity, wiring.connect(identity), Accord(expect(torch_ranks.ranks(), identity.nodes)))
     attempt.enter()
     return attempt
 
