@@ -15,18 +15,18 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from handlers.act import CHANGE_WHAT_IS_READ_BESIDE, TOUCH_THE_WORLD, act, missing_price
+from handlers.alarming import tell_of
 from handlers.control import ControlPlane
 from handlers.judging import condemned
 from handlers.learning import Learning
 from handlers.paying import Paying
-from handlers.settings import CHECKPOINTS_OVERDUE, DECISION, EVENT_TO_LAUNCH, LAUNCHES_STOPPED, LOST_RACES, POSTPONED
+from handlers.settings import DECISION, EVENT_TO_LAUNCH, LAUNCHES_STOPPED, LOST_RACES, POSTPONED
 from spotrelay.core.claim import claim
 from spotrelay.core.decide import decide
 from spotrelay.core.decisions import Decision, Drain, Reserve, Rest, Send, Wait
 from spotrelay.core.errors import Contention, LostRace, OutcomeUnknown, SpotrelayError, Unavailable
 from spotrelay.core.facts import Fact, LaunchPostponed, Verified
 from spotrelay.core.markets import may_return
-from spotrelay.core.overdue import overdue_since
 from spotrelay.core.placement import Pool
 from spotrelay.core.record import absorb, record
 from spotrelay.core.run import FOR_SPOT, Run
@@ -229,7 +229,7 @@ class Response:
 
     def _retire(self, decision: Wait | Rest) -> None:
         """Write what is left and when to look again; nothing at all if that is known already."""
-        self._warn_if_overdue()
+        tell_of(self._run, self._plane)
         self._wake_in_turn()
         saved, run = self._saved, self._run
         if isinstance(decision, Wait) and not run.news and replace(run, due_at=saved.due_at) == saved:
@@ -240,15 +240,6 @@ class Response:
         self._save(decision.why)
         if isinstance(decision, Wait):
             self._wake_at(decision.until)
-
-    def _warn_if_overdue(self) -> None:
-        since = overdue_since(self._run, self._plane.clock.now(), self._plane.site.timings.scale)
-        if since is not None:
-            self._plane.telemetry.count(CHECKPOINTS_OVERDUE)
-            beat = self._run.heartbeat(self._run.attempts[-1].generation)
-            trouble = beat.trouble if beat is not None else ""
-            fields = {"run_id": self._run_id, "since": since.isoformat(), "trouble": trouble}
-            self._plane.telemetry.warning("no new verified checkpoint", **fields)
 
     def _wake_at(self, until: datetime) -> None:
         """Have the run looked at then, when the next sweep would be late. The sweep comes all the same."""

@@ -161,12 +161,16 @@ class HomeStack(Stack):
 
     def _watch(self) -> None:
         overdue = "A run trains and has had no new verified checkpoint for longer than its spec allows."
+        hanging = "A program shows life and gets nowhere."
+        surplus = "A machine lives beside the one that should, long after its attempt was over."
         failing = "Deleting what no checkpoint names any more keeps failing."
         for name, metric, what, anchor, minutes, at_least in (
             ("Quarantined", settings.QUARANTINED, "A malformed event was set aside.", "quarantined-events", 5, 1),
             ("Orphans", settings.ORPHANS_TERMINATED, "A machine that no run knew of was ended.", "orphans", 5, 1),
             ("SweepSteps", settings.SWEEP_FAILURES, "A step of the sweep failed.", "sweep-steps", 5, 1),
             ("Overdue", settings.CHECKPOINTS_OVERDUE, overdue, "checkpoints-overdue", 5, 1),
+            ("NoProgress", settings.NO_PROGRESS, hanging, "alive-without-progress", 5, 1),
+            ("TooMany", settings.MACHINES_TOO_MANY, surplus, "too-many-machines", 5, 1),
             ("Uncollected", settings.COLLECTIONS_POSTPONED, failing, "not-collected", 60, 4),
         ):
             counted = self._metric(metric, "Sum", minutes)

@@ -63,6 +63,12 @@ def is_kept(run: Run, attempt: Attempt, now: datetime) -> bool:
     return until is not None and now < until
 
 
+def last_line(tail: str) -> str:
+    """The last line of a log, not too long."""
+    lines = [line.strip() for line in tail.splitlines() if line.strip()]
+    return lines[-1][:200] if lines else "it printed nothing"
+
+
 def _end_of(tail: str) -> str:
     lines = [line.rstrip() for line in tail.splitlines() if line.strip()][-TAIL_LINES:]
     return "\n".join(f"    {line}" for line in lines)[-TAIL_LENGTH:]

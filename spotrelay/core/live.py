@@ -48,7 +48,7 @@ class ExitReport:
     run_id: str
     generation: int
     code: int  # the program's exit status; negative: killed by that signal
-    stage: str  # "boot" or "program": which part of us or of the user ended
+    stage: str  # "host", "boot" or "program": the machine itself is bad, or which part of us or of the user ended
     tail: str = ""  # end of the log, at most 4 KiB
     schema: int = 1
     node: int = 0  # rank of the machine

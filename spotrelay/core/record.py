@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import singledispatch
 from zlib import crc32
 
-from spotrelay.core.breaker import died_young, protected
+from spotrelay.core.breaker import died_young, last_line, protected
 from spotrelay.core.checkpoint import CheckpointId
 from spotrelay.core.facts import (
     CancelRequested,
@@ -176,6 +176,8 @@ def _absorb_report(run: Run, report: ExitReport, now: datetime, site: Site) -> R
         return _concluded(run, RunStatus.SUCCEEDED, f"attempt {generation} finished", now)
     if taken_back:
         return _ended(run, attempt, f"its program ended with status {report.code} while EC2 took the machine", now)
+    if report.stage == "host":
+        return _bad_host(run, attempt, report, now, site)
     if parts(report, attempt):
         return parted(run, attempt, now)
     return _crashed(run, attempt, report, now, site)
@@ -215,6 +217,12 @@ def _drained(run: Run, attempt: Attempt, now: datetime) -> Run:
         attempt = replace(attempt, state=AttemptState.DRAINING, noticed_at=now, noticed_by=by, deadline=now)
         run = replace(run, recheck_after=_from_now_on(run, now))
     return with_attempt(run, replace(attempt, drained_at=attempt.drained_at or now))
+
+
+def _bad_host(run: Run, attempt: Attempt, report: ExitReport, now: datetime, site: Site) -> Run:
+    """As a loss of the machine: its pool is avoided for a while. It counts, or a bad image would go on for ever."""
+    run = _ended(run, attempt, f"its host is bad: {last_line(report.tail)}", now)
+    return replace(run, failures=run.failures + 1, recheck_after=_from_now_on(run, now))
 
 
 def _crashed(run: Run, attempt: Attempt, report: ExitReport, now: datetime, site: Site) -> Run:

@@ -143,6 +143,7 @@ class Spec:
     health: HealthRules = HealthRules()
     keep: Keep = Keep()
     nodes: int = 1  # machines that train together, as one attempt: all of them or none
+    gpu_test: bool = True  # a machine whose GPUs compute wrongly is left before the run's setup
     hang_minutes: float | None = None  # without progress, until a program is replaced; 0: never; None: learnt
     keep_failed_minutes: float = 0.0  # the machine of the newest failed attempt stays so long, for debugging
     reunion_s: float = 120.0  # survivors of a gang wait so long for new machines in their zone; 0: all move at once

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
@@ -15,6 +15,7 @@ from spotrelay.core.run import Run
 from spotrelay.instance.admission import NotMine, why_not
 from spotrelay.instance.environment import meeting_environment
 from spotrelay.instance.gang import ATTACHED, Gang, GangDrains
+from spotrelay.instance.gpus import BadHost, trouble
 from spotrelay.instance.heartbeats import Beater
 from spotrelay.instance.identity import Identity
 from spotrelay.instance.logbook import Logbook
@@ -27,6 +28,7 @@ from spotrelay.instance.programs import Programs
 from spotrelay.instance.report import announce, deliver, reclaim_seen
 from spotrelay.instance.services import Services
 
+BAD_HOST = 71  # code of a report about the machine itself
 DEFECT = 70  # code of a boot report that is our own fault
 
 
@@ -34,12 +36,19 @@ class Agent:
     """What a machine does for its attempt."""
 
     def __init__(
-        self, me: Identity, services: Services, logbook: Logbook, programs: Programs, environ: Mapping[str, str]
+        self,
+        me: Identity,
+        services: Services,
+        logbook: Logbook,
+        programs: Programs,
+        environ: Mapping[str, str],
+        gpu_trouble: Callable[[], str] = trouble,
     ) -> None:
         self._me = me
         self._services = services
         self._logbook = logbook
         self._environ = environ
+        self._gpu_trouble = gpu_trouble
         timings = me.timings
         self._timings = timings
         self._programs = programs
@@ -97,6 +106,9 @@ class Agent:
         except StopAsked:
             self._logbook.say("the machine is being ended before the program was started")
             return None
+        except BadHost as error:
+            self._logbook.say(f"this host is bad, the run goes on elsewhere: {error}")
+            return self._ended("host", BAD_HOST)
         except StepFailed as error:
             self._logbook.say(str(error))
             return self._ended("boot", error.code)
@@ -124,6 +136,8 @@ class Agent:
         self._beater.start()
         announce(self._services.publisher, self._logbook, self._me.run_id, self._me.generation, "boot")
         self._prefetch.start(run.checkpoints)
+        if run.spec.gpu_test and (wrong := self._gpu_trouble()):
+            raise BadHost(wrong)
         self._beater.enter(Phase.SETUP)
         preparation = Preparation(self._me, self._services, self._logbook, self._programs, self._environ)
         prepared = preparation.prepare(run.spec)
@@ -189,7 +203,7 @@ class Agent:
 
     def _stay(self) -> None:
         """Stay up for a person who wants to see why this attempt failed; the control plane ends the machine."""
-        if self._kept <= timedelta(0):
+        if self._kept <= timedelta(0) or self._gang is not None:
             return
         minutes = self._kept / timedelta(minutes=1)
         self._logbook.say(f"the attempt failed: this machine stays for {minutes:g} minutes, for whoever wants to look")

@@ -7,8 +7,9 @@ from datetime import timedelta
 
 import pytest
 
+from handlers.settings import MACHINES_TOO_MANY, NO_PROGRESS
 from spotrelay.core.facts import CancelRequested, Fact, PauseRequested, ResumeRequested, RetryRequested
-from spotrelay.core.live import ASK_DRAIN, ASK_STACKS, EXIT_DONE, EXIT_DRAINED, Heartbeat, Phase
+from spotrelay.core.live import ASK_DRAIN, ASK_STACKS, EXIT_DONE, EXIT_DRAINED, ExitReport, Heartbeat, Phase
 from spotrelay.core.notice import InstanceState
 from spotrelay.core.placement import FailureScope
 from spotrelay.core.record import record
@@ -421,3 +422,63 @@ def test_a_hanging_program_is_asked_for_its_stacks_and_then_replaced() -> None:
     assert [m.generation for m in world.machines.machines] == [1, 2]
     assert world.run().failures == 1, "a program that hangs at the same step again and again does not go on for ever"
     assert any("it hangs" in entry.text for entry in world.store.timeline("run-1"))
+
+
+def test_life_without_progress_is_counted_for_its_alarm() -> None:
+    world = World()
+    world.start()
+
+    hanging(world, 29)
+    assert not world.ledger.counts[NO_PROGRESS]
+    hanging(world, 3)
+
+    assert world.ledger.counts[NO_PROGRESS]
+
+
+def test_a_machine_that_ec2_does_not_end_is_counted_for_its_alarm() -> None:
+    world = World()
+    world.start()
+    refusing = faulty(world.machines, lambda method: Fault.UNAVAILABLE if method == "terminate" else Fault.NONE)
+    plane = replace(world.plane, machines=refusing)
+    world.store.report(ExitReport("run-1", 1, 1, "program"))
+    world.sweep(timedelta(minutes=1), plane=plane)
+    world.sweep(timedelta(minutes=1), plane=plane)
+    world.train()
+
+    for minute in range(20):
+        world.beat("run-1", 2)
+        world.sweep(timedelta(minutes=1), plane=plane)
+        if minute == 10:
+            assert not world.ledger.counts[MACHINES_TOO_MANY]
+
+    assert world.ledger.counts[MACHINES_TOO_MANY]
+
+
+def test_a_bad_host_moves_the_run_to_another_pool_and_counts() -> None:
+    world = World()
+    world.submit()
+    world.look()
+    world.beat("run-1", 1, Phase.BOOT)
+
+    world.exit("run-1", 1, 71, "host")
+    world.settle(2)
+
+    first, second = (m.pool for m in world.machines.machines)
+    assert first != second
+    run = world.run()
+    assert run.failures == 1
+    assert "its host is bad" in run.attempts[0].ended_why
+    assert world.machines.terminations == ["i-00000000000000001"]
+
+
+def test_an_image_whose_every_host_is_bad_stops_the_run() -> None:
+    world = World()
+    world.submit()
+    world.look()
+    for generation in (1, 2, 3):
+        world.exit("run-1", generation, 71, "host")
+        world.settle(2)
+
+    assert world.run().status in (RunStatus.FAILED, RunStatus.STOPPING)
+    assert len(world.machines.machines) == 3
+    assert "its host is bad" in world.run().outcome_why

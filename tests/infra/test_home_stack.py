@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -401,10 +402,32 @@ def test_alarmed_metrics_are_those_that_the_handlers_count(home: Template) -> No
         settings.ORPHANS_TERMINATED,
         settings.SWEEP_FAILURES,
         settings.CHECKPOINTS_OVERDUE,
+        settings.NO_PROGRESS,
+        settings.MACHINES_TOO_MANY,
         settings.COLLECTIONS_POSTPONED,
     }
     for alarm in ours:
         assert alarm["Dimensions"] == [{"Name": settings.SERVICE_DIMENSION, "Value": "Spotrelay"}]
+
+
+def test_a_surplus_machine_an_orphan_an_old_checkpoint_and_life_without_progress_are_alarmed(home: Template) -> None:
+    alarms = {a["MetricName"]: a for a in home.of("AWS::CloudWatch::Alarm").values()}
+
+    for metric in (
+        settings.MACHINES_TOO_MANY,
+        settings.ORPHANS_TERMINATED,
+        settings.CHECKPOINTS_OVERDUE,
+        settings.NO_PROGRESS,
+    ):
+        assert (alarms[metric]["Threshold"], alarms[metric]["Statistic"]) == (1, "Sum")
+        assert alarms[metric]["TreatMissingData"] == "notBreaching"
+
+
+@pytest.mark.parametrize("metric", ["NO_PROGRESS", "MACHINES_TOO_MANY", "CHECKPOINTS_OVERDUE", "ORPHANS_TERMINATED"])
+def test_an_alarmed_metric_is_counted_somewhere_in_the_handlers(metric: str) -> None:
+    counted = re.compile(rf"telemetry\.count\({metric}\b")
+
+    assert any(counted.search(path.read_text()) for path in (ROOT / "handlers").glob("*.py"))
 
 
 def test_money_is_counted_and_alarmed_where_the_context_bounds_it(synthesise: Synthesise) -> None:

@@ -383,3 +383,26 @@ def test_the_machine_of_an_attempt_that_finished_does_not_stay(bench: Bench, hal
     bench.agent().run()
 
     assert halted(halts) == ["-h now"]
+
+
+def test_a_bad_host_is_reported_before_anything_of_the_run_is_set_up(bench: Bench, halts: Path) -> None:
+    bench.submit(a_run(python("open('ran', 'w')", setup=(("touch", "set-up"),))))
+    agent = bench.agent()
+    agent._gpu_trouble = lambda: "GPU 1 has 3 uncorrected memory errors"
+
+    agent.run()
+
+    assert the_report(bench).stage == "host"
+    assert the_report(bench).tail.rstrip().endswith("GPU 1 has 3 uncorrected memory errors")
+    assert not (bench.work / "code" / "set-up").exists()
+    assert halted(halts) == ["-h now"]
+
+
+def test_the_spec_may_do_without_the_gpu_test(bench: Bench) -> None:
+    bench.submit(a_run(python("pass", gpu_test=False)))
+    agent = bench.agent()
+    agent._gpu_trouble = lambda: "it was asked all the same"
+
+    agent.run()
+
+    assert the_report(bench).code == 0
