@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from spotrelay.core.lifecycle import machines_so_far
 from spotrelay.core.placement import FailureScope, Pool, Refusal, Rung, closed
 from spotrelay.core.run import Attempt, Intent, Member, Run, machine_on, with_attempt, with_machine
 from spotrelay.core.site import Site
+
+ATTEMPT_BYTES, MEMBER_BYTES = 1100, 260  # of a run's row, as they are written
+ROW_BYTES = 370_000  # of the 400 KB that an item holds; the rest is for everything else
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ def reunion(run: Run, now: datetime, site: Site) -> Reunion | None:
     broken = next((a for a in reversed(run.attempts) if a.members), None)
     if run.spec.nodes == 1 or run.outcome is not None or run.paused or broken is None or not _may_reunite(broken):
         return None
+    if not _has_room(run):
+        return None
     since = broken.noticed_at or broken.ended_at
     if since is None or broken.pool is None:
         return None
@@ -41,6 +47,15 @@ def reunion(run: Run, now: datetime, site: Site) -> Reunion | None:
 
 def _may_reunite(broken: Attempt) -> bool:
     return broken.running_at is not None and not broken.crashed and not broken.let_go
+
+
+def _has_room(run: Run) -> bool:
+    """Whether the row can name the same machines once more, and every gang that may still be launched as a whole."""
+    named = sum(len(a.members) for a in run.attempts)
+    so_far = ATTEMPT_BYTES * len(run.attempts) + MEMBER_BYTES * named
+    each = ATTEMPT_BYTES + MEMBER_BYTES * run.spec.nodes
+    rest = max(run.spec.limits.max_launches - machines_so_far(run), 0) / run.spec.nodes
+    return so_far + each * (1 + rest) <= ROW_BYTES
 
 
 def _is_vain(pool: Pool, run: Run, now: datetime, site: Site) -> bool:

@@ -12,11 +12,14 @@ from spotrelay.core.decide import decide, spent
 from spotrelay.core.decisions import Decision, Fence, Reserve, Send, Terminate, Wait
 from spotrelay.core.facts import CancelRequested, LaunchAnswered, TerminateAsked
 from spotrelay.core.lease import Lease
+from spotrelay.core.lifecycle import machines_so_far
 from spotrelay.core.live import EXIT_DRAINED, Heartbeat, Phase
 from spotrelay.core.notice import InstanceState, StateChange
 from spotrelay.core.placement import FailureScope, Refusal
 from spotrelay.core.ports import LaunchAnswer
 from spotrelay.core.record import absorb, record
+from spotrelay.core.reunion import reunion
+from spotrelay.core.row import encode_run
 from spotrelay.core.run import AttemptState, Run
 from spotrelay.core.spec import Limits
 from tests.core.test_decide import MINUTE, NOON, POOL, SITE
@@ -195,3 +198,45 @@ def test_a_quota_that_is_reached_ends_the_waiting() -> None:
 
     assert isinstance(decision, Terminate)
     assert decision.instance_ids == (FIRST, SECOND)
+
+
+def crowded(nodes: int, most: int) -> Run:
+    """A run of so many nodes that has been reunited until its row has room for whole gangs alone."""
+    spec = replace(GANG, nodes=nodes, limits=Limits(max_launches=most))
+    names = [f"i-{number:017x}" for number in range(1, most + nodes)]
+    run = given(*names[:nodes], spec=spec)
+    beats = tuple(Heartbeat("run-1", 1, 1, Phase.TRAINING, node=node) for node in range(nodes))
+    first = absorb(replace(run, lease=Lease("run-1", 1, names[0]), heartbeats=beats), NOON, SITE).attempts[0]
+    attempts = [first]
+    for generation in range(2, most - nodes + 2):
+        members = tuple(replace(m, machine_gone_at=NOON) for m in attempts[-1].members)
+        fresh = replace(members[-1], instance_id=names[nodes + generation - 2], machine_gone_at=None)
+        staying = tuple(replace(m, machine_gone_at=None) for m in members[:-1])
+        attempts[-1] = replace(attempts[-1], members=members, state=AttemptState.ENDED, machine_gone_at=NOON)
+        attempts.append(replace(first, generation=generation, members=(*staying, fresh)))
+        run = replace(run, attempts=tuple(attempts))
+        last = members_lost(run, names[nodes + generation - 2])
+        if reunion(last, NOON, SITE) is None:
+            return last
+    return last
+
+
+def members_lost(run: Run, instance_id: str) -> Run:
+    return record(run, StateChange(instance_id, InstanceState.TERMINATED), NOON, SITE)
+
+
+@pytest.mark.parametrize(("nodes", "most"), [(2, 400), (32, 400), (32, 100)])
+def test_a_run_is_reunited_only_as_long_as_its_row_has_room(nodes: int, most: int) -> None:
+    run = crowded(nodes, most)
+
+    assert reunion(run, NOON, SITE) is None
+    written = len(encode_run(run))
+    rest = (most - machines_so_far(run)) / nodes * (written / len(run.attempts))
+    assert written > 50_000
+    assert written + rest < 400_000
+
+
+def test_with_the_limits_that_a_spec_has_by_itself_a_pair_may_always_be_reunited() -> None:
+    run = crowded(2, 100)
+
+    assert len(run.attempts) == 99
