@@ -266,3 +266,29 @@ def test_a_fleet_is_told_of_to_those_who_name_it(cloud: Standalone, ec2: Any) ->
     assert ec2.describe_fleets()["Fleets"] == []
     told = ec2.describe_fleets(FleetIds=[fleet])["Fleets"][0]
     assert (told["Type"], told["FulfilledCapacity"]) == ("instant", 1.0)
+
+
+def test_a_pool_may_run_short_after_some_machines_and_a_whole_fleet_goes_where_there_is_room(
+    cloud: Standalone, ec2: Any
+) -> None:
+    cloud.ec2.refuse({"zone": "us-east-1a"}, NONE_LEFT, after=1)
+    whole = {"SingleAvailabilityZone": True, "SingleInstanceType": True, "MinTargetCapacity": 2}
+    target = {"TotalTargetCapacity": 2, "DefaultTargetCapacityType": "spot"}
+    options = {"AllocationStrategy": "capacity-optimized-prioritized", **whole}
+
+    answer = ec2.create_fleet(**kit.fleet_request(cloud, SpotOptions=options, TargetCapacitySpecification=target))
+
+    assert len(set(zones_of(answer))) == 1
+    assert len(zones_of(answer)) == 2
+    assert len(cloud.ec2.instances()) == 2
+
+
+def test_an_override_may_name_a_placement_group(cloud: Standalone, ec2: Any) -> None:
+    request = kit.fleet_request(cloud)
+    for override in request["LaunchTemplateConfigs"][0]["Overrides"]:
+        override["Placement"] = {"GroupName": "close"}
+
+    ec2.create_fleet(**request)
+
+    (machine,) = ec2.describe_instances()["Reservations"][0]["Instances"]
+    assert machine["Placement"]["GroupName"] == "close"

@@ -10,6 +10,7 @@ import pytest
 from spotrelay.core.decide import decide
 from spotrelay.core.decisions import Reserve
 from spotrelay.core.experience import Experience, PoolRecord
+from spotrelay.core.live import EXIT_DRAINED, Heartbeat, Phase
 from spotrelay.core.notice import InstanceState
 from spotrelay.core.placement import FailureScope, Pool
 from spotrelay.core.run import AttemptState, RunStatus
@@ -166,26 +167,59 @@ def test_spot_that_dies_while_booting_again_and_again_does_not_go_on_for_ever(wo
     assert "max_failures" in run.outcome_why
 
 
-def test_one_node_lost_drains_all_nodes_at_once_and_moves_them_together(world: World) -> None:
-    """One node of a training is lost; the others hang in a collective for half an hour, or everything is rebuilt.
-
-    Known from: skypilot-org/skypilot#3907, pytorch/pytorch#111646.
-    """
+def a_pair_trains(world: World) -> tuple[str, str]:
+    """Two machines of one attempt, with a checkpoint."""
     world.submit(spec=replace(SPEC, nodes=2))
     world.sweep()
     first, second = (machine.instance_id for machine in world.machines.machines)
     for machine in (first, second):
         world.machines.set_state(machine, InstanceState.RUNNING)
     world.store.take_lease("run-1", 1, first)
+    world.store.beat(Heartbeat("run-1", 1, 1, Phase.WAITING, node=1))
     world.beat("run-1", 1, first_step=True)
     world.tell("Attempt Reported", run_id="run-1", generation=1, what="first-step")
     world.checkpoint()
+    return first, second
+
+
+def test_one_node_lost_drains_all_nodes_at_once_and_only_that_node_is_built_anew(world: World) -> None:
+    """One node of a training is lost; the others hang in a collective for half an hour, or everything is rebuilt.
+
+    Known from: skypilot-org/skypilot#3907, pytorch/pytorch#111646.
+    """
+    first, second = a_pair_trains(world)
 
     world.warn(second)
 
-    assert world.run().attempts[0].state is AttemptState.DRAINING
-    assert [m.generation for m in world.machines.machines] == [1, 1, 2, 2]
-    assert {(m.pool.zone, m.launch) for m in world.machines.machines[2:]} == {(world.machines.alive[-1].pool.zone, 2)}
+    before, after = world.run().attempts
+    assert before.state is AttemptState.DRAINING
+    (fresh,) = world.machines.machines[2:]
+    assert after.instance_ids == (first, fresh.instance_id)
+    assert fresh.pool == before.pool
+
+
+def test_where_its_zone_has_no_other_node_all_of_them_move_together_and_nobody_waits_for_ever(world: World) -> None:
+    """The survivors of a gang are billed while a node is sought that never comes.
+
+    Known from: skypilot-org/skypilot#3907.
+    """
+    first, second = a_pair_trains(world)
+    pool = world.run().attempts[0].pool
+    assert pool is not None
+    world.machines.refuse(zone=pool.zone)
+
+    world.warn(second)
+    world.release("run-1", first, 1)
+    world.exit("run-1", 1, EXIT_DRAINED)
+    world.change(second, InstanceState.TERMINATED)
+    for _ in range(4):
+        world.sweep(MINUTE)
+
+    pair = world.run().attempts[-1]
+    assert len(pair.instance_ids) == 2
+    assert not {first, second} & set(pair.instance_ids)
+    assert {m.instance_id for m in world.machines.alive} == set(pair.instance_ids)
+    assert {m.pool.zone for m in world.machines.alive}.isdisjoint({pool.zone})
 
 
 def test_spot_that_is_lost_again_and_again_gives_way_to_on_demand_for_a_stated_reason(world: World) -> None:
