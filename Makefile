@@ -11,7 +11,7 @@ LONG ?= long
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 
-.PHONY: help install dev demo test test-all check docs mutants model spin assembly synth bench-cold-start bench-storm bench-scale bench-event bench-checkpoint bench-clients acceptance-aws clean
+.PHONY: help install dev demo test test-all check docs mutants model spin sshd assembly synth bench-cold-start bench-storm bench-scale bench-event bench-checkpoint bench-clients acceptance-aws clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -46,10 +46,10 @@ assembly: install ## the stack and its Lambda assets, built for this machine
 demo: assembly ## reclaim a training run five times on this machine, and prove that nothing was lost
 	@$(BIN)/spotrelay demo
 
-test: assembly spin ## the tests, with fixed seeds
+test: assembly spin sshd ## the tests, with fixed seeds
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not long'
 
-test-all: assembly spin ## the tests with the long histories and races
+test-all: assembly spin sshd ## the tests with the long histories and races
 	SPOTRELAY_HISTORIES=$(LONG) $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: install $(LINT)/.installed ## formatting, types, import rules, shell scripts, the stack's rules and its synthesis
@@ -75,6 +75,9 @@ model: install ## search every history of the protocol's model, and find every s
 
 spin: install # installs SPIN where it may; says how to where not
 	@$(BIN)/python -m tests.model --tools
+
+sshd: install # installs an SSH server for the tests where it may; says how to where not
+	@$(BIN)/python -m tests.hosts
 
 synth: install ## the stack as `cdk deploy` sends it to AWS, with the pinned CLI
 	npm ci --no-audit --no-fund

@@ -28,7 +28,7 @@ from spotrelay.core.decisions import (
     Terminate,
     Verify,
 )
-from spotrelay.core.errors import Contention, OutcomeUnknown, SpotrelayError, Unavailable
+from spotrelay.core.errors import Contention, OutcomeUnknown, OutOfReach, SpotrelayError, Unavailable
 from spotrelay.core.facts import (
     DrainAsked,
     Fact,
@@ -43,6 +43,7 @@ from spotrelay.core.facts import (
     StacksAsked,
     TerminateAsked,
 )
+from spotrelay.core.hosts import is_host, is_on_host
 from spotrelay.core.live import ASK_DRAIN, ASK_STACKS
 from spotrelay.core.placement import Pool
 from spotrelay.core.run import Intent, Run
@@ -77,7 +78,7 @@ def act(decision: Decision, run: Run, plane: ControlPlane, prices: Prices) -> tu
         case Resolve(intent=intent):
             return (_made(run, intent, plane) or LaunchAbandoned(intent.launch),)
         case Observe(instance_ids=instance_ids):
-            return (Observed(tuple(plane.machines.states(instance_ids, _regions(run)).items())),)
+            return (_observed(instance_ids, run, plane),)
         case Terminate():
             for instance_id in decision.instance_ids:
                 _terminate(instance_id, run, plane)
@@ -100,6 +101,20 @@ def _ask(decision: Drain | AskStacks, run: Run, plane: ControlPlane) -> Fact:
     return StacksAsked(generation)
 
 
+def _observed(instance_ids: tuple[str, ...], run: Run, plane: ControlPlane) -> Observed:
+    """What became of these machines. That a host of one's own gives no answer is a fact too."""
+    where = _regions(run)
+    in_ec2 = tuple(i for i in instance_ids if not is_on_host(i))
+    states = dict(plane.machines.states(in_ec2, where)) if in_ec2 else {}
+    unreached = []
+    for instance_id in (i for i in instance_ids if is_on_host(i)):
+        try:
+            states |= plane.machines.states((instance_id,), where)
+        except OutOfReach:
+            unreached.append(instance_id)
+    return Observed(tuple(states.items()), tuple(unreached))
+
+
 def _terminate(instance_id: str, run: Run, plane: ControlPlane) -> None:
     """Ask EC2 to end a machine. A refusal holds up nothing else: it is asked for again later."""
     try:
@@ -112,7 +127,12 @@ def _terminate(instance_id: str, run: Run, plane: ControlPlane) -> None:
 def _made(run: Run, intent: Intent, plane: ControlPlane) -> MachineFound | None:
     """What a launch made that nobody will send again."""
     if intent.nodes == 1:
-        machine = plane.machines.find(run.run_id, intent.launch)
+        try:
+            machine = plane.machines.find(run.run_id, intent.launch, intent.pools[0].region)
+        except OutOfReach:
+            if not _host_is_lost(intent, plane):
+                raise
+            return None
         return MachineFound(machine) if machine else None
     gang = plane.machines.find_all(run.run_id, intent.launch)
     return MachineFound(gang[0], gang[1:]) if gang else None
@@ -133,10 +153,22 @@ def _send(intent: Intent, run: Run, plane: ControlPlane, prices: Prices) -> tupl
         give_back(intent, run, plane)
         return (_stand_in_line(intent, run, plane, str(error)),)
     except (OutcomeUnknown, Unavailable) as error:
+        if isinstance(error, (OutcomeUnknown, OutOfReach)) and _host_is_lost(intent, plane):
+            give_back(intent, run, plane)
+            return (*paid, LaunchAbandoned(intent.launch))
         return (*paid, LaunchUnclear(intent.launch, str(error)))
     if answer.instance_id is None:
         give_back(intent, run, plane)
     return (*paid, LaunchAnswered(intent.launch, answer, prices.get(answer.pool) if answer.pool else None))
+
+
+def _host_is_lost(intent: Intent, plane: ControlPlane) -> bool:
+    """Whether a host has given no clear answer to a launch for so long that the run goes on without it.
+
+    EC2 comes back; a box may not. A machine that it made all the same is fenced, and ended once it answers.
+    """
+    given = plane.clock.now() - intent.reserved_at
+    return is_host(intent.pools[0].region) and given >= plane.site.timings.hopeless
 
 
 def _stand_in_line(intent: Intent, run: Run, plane: ControlPlane, why: str) -> LaunchPostponed | LaunchUnclear:

@@ -9,7 +9,17 @@ from typing import Protocol
 
 from handlers.telemetry import Telemetry
 from spotrelay.core.budget import Books
-from spotrelay.core.ports import Clock, ExperienceStore, LaunchLine, Machines, ObjectStore, Publisher, RunStore, Switch
+from spotrelay.core.ports import (
+    Clock,
+    ExperienceStore,
+    HostStore,
+    LaunchLine,
+    Machines,
+    ObjectStore,
+    Publisher,
+    RunStore,
+    Switch,
+)
 from spotrelay.core.site import Site
 
 
@@ -21,6 +31,18 @@ class RunsQueue(Protocol):
 
         Raises:
             Unavailable: not all of them are there; sending all again is harmless.
+        """
+        ...
+
+
+class Keeper(Protocol):
+    """Who sees to the machines on hosts of one's own."""
+
+    def tend(self) -> int:
+        """Renew the rights of those whose attempts go on, before they end; how many.
+
+        Raises:
+            Unavailable, Contention: naming what could not be done; the others were seen to.
         """
         ...
 
@@ -40,6 +62,8 @@ class ControlPlane:
     pause: Callable[[float], None]  # seconds; between tries after a throttle
     runs_queue: RunsQueue | None = None  # None: the sweep answers due runs itself, and finds every due time
     collects: bool = True  # False: what is to be deleted waits for a function that has the right and the time
+    hosts: HostStore | None = None  # of one's own; None: this stack has none
+    keeper: Keeper | None = None  # of what runs on them
     experience: ExperienceStore | None = None  # None: the ladder goes by the spec's own order
     line: LaunchLine | None = None  # None: a throttled launch goes again after a while, knowing of no other
     books: Books | None = None  # of the account's budget, where `site.budget` sets one

@@ -1,4 +1,4 @@
-"""What an attempt read in its own metadata service, published as an event of ours."""
+"""What an attempt read in its own metadata service, or a person said of its host, as an event of ours."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class Seen(RunDetail):
 
     instance_id: InstanceId = Field(validation_alias=AliasChoices("instance-id", "instance_id"))
     action: Action = Field("terminate", validation_alias=AliasChoices("action", "instance-action"))
+    source: Annotated[str, BeforeValidator(_text)] = ""
     deadline: Annotated[str, BeforeValidator(_text)] = ""
 
 
@@ -31,7 +32,8 @@ def translate_notice(envelope: Envelope, arrival: Arrival) -> Signal:
     """The notice, for its run."""
     detail = Seen.model_validate(envelope.detail)
     ends = deadline(arrival, said=detail.deadline, sent=envelope.time)
-    notice = InterruptionNotice(detail.instance_id, detail.action, ends, NoticeSource.METADATA)
+    source = NoticeSource.DRAIN if detail.source == NoticeSource.DRAIN.value else NoticeSource.METADATA
+    notice = InterruptionNotice(detail.instance_id, detail.action, ends, source)
     return Signal(NOTICE, (notice,), run_id=detail.run_id)
 
 

@@ -26,12 +26,13 @@ from spotrelay.core.decide import decide
 from spotrelay.core.decisions import Decision, Drain, Reserve, Rest, Send, Wait
 from spotrelay.core.errors import Contention, LostRace, OutcomeUnknown, SpotrelayError, Unavailable
 from spotrelay.core.facts import Fact, LaunchPostponed, Verified
+from spotrelay.core.hosts import open_pools
 from spotrelay.core.markets import may_return
 from spotrelay.core.placement import Pool
 from spotrelay.core.record import absorb, record
 from spotrelay.core.run import FOR_SPOT, Run
 from spotrelay.core.site import Site
-from spotrelay.core.spec import pools_of
+from spotrelay.core.spec import asks_own, pools_of
 
 MOST_STEPS = 60  # decisions in one response; a run never needs half of it
 MOST_RACES = 40  # lost in one response
@@ -78,6 +79,7 @@ class Response:
         self._facts: list[Fact] = []  # grows with what the acts bring, so that a lost race loses none
         self._started = started
         self._allowed: bool | None = None  # what the kill switch said, once it was asked
+        self._own: tuple[Pool, ...] | None = None  # hosts of one's own, read if the run asks for them
         self._prices: dict[Pool, float] = {}  # asked for when the run or the account has a ceiling
         self._moves: list[dict[str, Any]] = []  # changes of status, saved and not yet published
         self._turn: datetime | None = None  # in the line of launches, given in this response
@@ -138,7 +140,8 @@ class Response:
         now = self._plane.clock.now()
         run = self._run if self._plane.collects else _collected_soon(self._run, now + self._plane.site.timings.settle)
         priced = self._priced
-        supposed = replace(self._plane.site, prices=dict.fromkeys(self._pools(), 0.0)) if priced else self._plane.site
+        site = replace(self._plane.site, own=self._hosts())
+        supposed = replace(site, prices=dict.fromkeys(self._pools(), 0.0)) if priced else site
         decision = decide(run, now, supposed)
         if not isinstance(decision, (Reserve, Send)) and not (isinstance(decision, Drain) and decision.by == FOR_SPOT):
             return decision
@@ -157,6 +160,7 @@ class Response:
             self._prices = self._ask_prices()
         return replace(
             self._plane.site,
+            own=self._hosts(),
             launches_allowed=self._allowed,
             prices=self._prices if priced else None,
             experience=self._learning.recall(),
@@ -173,7 +177,17 @@ class Response:
         return allowed
 
     def _pools(self) -> tuple[Pool, ...]:
-        return pools_of(self._run.spec, self._plane.site.zones)
+        return pools_of(self._run.spec, self._plane.site.zones, self._hosts())
+
+    def _hosts(self) -> tuple[Pool, ...]:
+        """Pools of the hosts that take runs; none when they cannot be read, for EC2 is there too."""
+        if self._own is None and self._plane.hosts is not None and asks_own(self._run.spec):
+            try:
+                self._own = open_pools(self._plane.hosts.hosts())
+            except SpotrelayError as error:
+                self._plane.telemetry.warning("hosts cannot be read", run_id=self._run_id, cause=str(error))
+                self._own = ()
+        return self._own or ()
 
     def _ask_prices(self) -> dict[Pool, float]:
         try:

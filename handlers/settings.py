@@ -24,6 +24,11 @@ SWITCH = "SPOTRELAY_SWITCH"  # name of the SSM parameter that stops every launch
 RUNS_QUEUE = "SPOTRELAY_RUNS_QUEUE"  # URL; where the sweep puts runs that are due
 LAUNCH_RATE = "SPOTRELAY_LAUNCH_RATE"  # launches a second that EC2 takes in one region once it throttles
 TRANSFER_PRICE = "SPOTRELAY_TRANSFER_PRICE"  # dollars for a GiB from the bucket's region into another one
+HOSTS_FUNCTION = "SPOTRELAY_HOSTS_FUNCTION"  # name; the one that reaches hosts of one's own
+HOST_ROLE = "SPOTRELAY_HOST_ROLE"  # ARN; what machines on hosts get sessions of
+AGENT_BUCKET = "SPOTRELAY_AGENT_BUCKET"
+AGENT_KEY = "SPOTRELAY_AGENT_KEY"
+AGENT_SHA256 = "SPOTRELAY_AGENT_SHA256"
 TIME_SCALE = "SPOTRELAY_TIME_SCALE"  # factor on every waiting time; 1 in production
 
 DAY_DOLLARS = "SPOTRELAY_DAY_DOLLARS"  # what all machines of the stack may cost in a day; "none": not counted
@@ -48,6 +53,7 @@ COLLECTIONS_POSTPONED = "CollectionsPostponed"  # S3 or the table did not answer
 CHECKPOINTS_OVERDUE = "CheckpointsOverdue"  # alarmed: looks at runs that train without a new verified checkpoint
 NO_PROGRESS = "RunsWithoutProgress"  # alarmed: looks at runs whose program shows life and gets nowhere
 MACHINES_TOO_MANY = "MachinesTooMany"  # alarmed: looks at machines that live beside the one that should
+HOSTS_OUT_OF_REACH = "HostsOutOfReach"  # looks at hosts of one's own that gave no answer; a box may be switched off
 DUE_RUNS = "RunsDue"
 ORPHANS_ADOPTED = "OrphansAdopted"
 ORPHANS_TERMINATED = "OrphansTerminated"  # alarmed: a machine that no run knew was running
@@ -74,6 +80,7 @@ class Settings:
     launch_rate: float = LAUNCHES_A_SECOND
     transfer_price: float = Transfer.dollars_per_gib
     day_dollars: float | None = None
+    hosts_function: str = ""  # empty: this function reaches no host
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
@@ -99,6 +106,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         transfer_price=_factor(TRANSFER_PRICE, environment.get(TRANSFER_PRICE) or str(Transfer.dollars_per_gib)),
         launch_rate=_factor(LAUNCH_RATE, environment.get(LAUNCH_RATE) or str(LAUNCHES_A_SECOND)),
         day_dollars=_dollars(DAY_DOLLARS, environment.get(DAY_DOLLARS, "")),
+        hosts_function=environment.get(HOSTS_FUNCTION, ""),
     )
 
 

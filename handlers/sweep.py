@@ -14,13 +14,21 @@ from zlib import crc32
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from handlers.control import ControlPlane
+from handlers.control import ControlPlane, Keeper
 from handlers.respond import respond
-from handlers.settings import DUE_RUNS, ORPHANS_ADOPTED, ORPHANS_TERMINATED, SPEND_RATE, SWEEP_FAILURES
+from handlers.settings import (
+    DUE_RUNS,
+    HOSTS_OUT_OF_REACH,
+    ORPHANS_ADOPTED,
+    ORPHANS_TERMINATED,
+    SPEND_RATE,
+    SWEEP_FAILURES,
+)
 from handlers.wiring import observed, wired
 from spotrelay.core.budget import MICRO, hourly
-from spotrelay.core.errors import SpotrelayError, UnknownRun
+from spotrelay.core.errors import OutOfReach, SpotrelayError, UnknownRun
 from spotrelay.core.facts import MachineFound
+from spotrelay.core.notice import InterruptionNotice, NoticeSource
 from spotrelay.core.ports import Machine
 from spotrelay.core.run import Run, machine_on
 
@@ -60,14 +68,20 @@ def sweep(plane: ControlPlane) -> dict[str, Any]:
     due = guarded("due runs", lambda: plane.store.due(plane.clock.now(), MOST_DUE)) or []
     plane.telemetry.count(DUE_RUNS, len(due))
     _take_up(due, plane, guarded)
+    if plane.keeper is not None:
+        guarded("rights of machines on hosts", partial(_tend, plane.keeper, plane))
+    drained = guarded("hosts", lambda: _drained(plane)) or frozenset()
     machines: list[Machine] = []  # all that were seen, should one region not answer
     turn = _its_turn(plane)
-    guarded("machines", lambda: machines.extend(plane.machines.managed(turn)))
+    guarded("machines", partial(_list, machines, turn, plane))
     for start in range(0, len(machines), AT_ONCE):
         some = machines[start : start + AT_ONCE]
         doubtful = guarded("owners of machines", partial(_doubtful, some, plane)) or []
         for machine in doubtful:
             guarded(f"machine {machine.instance_id}", partial(_compare, machine, plane))
+    for machine in machines:
+        if machine.pool.region in drained:
+            guarded(f"draining {machine.instance_id}", partial(_move_on, machine, plane))
     guarded("books", lambda: _audit(plane))
     if failures:
         plane.telemetry.count(SWEEP_FAILURES, len(failures))
@@ -93,6 +107,35 @@ def _take_up(due: list[str], plane: ControlPlane, guarded: Callable[[str, Callab
     window = plane.site.timings.watch / 2
     for start in range(0, len(due), TOGETHER):
         guarded("runs queue", partial(queue.send, due[start : start + TOGETHER], window * (start / len(due))))
+
+
+def _list(machines: list[Machine], turn: frozenset[str], plane: ControlPlane) -> None:
+    """Add every machine that is seen. A host that is switched off is no failure of the sweep."""
+    try:
+        machines.extend(plane.machines.managed(turn))
+    except OutOfReach as error:
+        plane.telemetry.count(HOSTS_OUT_OF_REACH)
+        plane.telemetry.warning("hosts out of reach", cause=str(error))
+
+
+def _tend(keeper: Keeper, plane: ControlPlane) -> None:
+    try:
+        keeper.tend()
+    except OutOfReach as error:
+        plane.telemetry.warning("rights not renewed", cause=str(error))
+
+
+def _drained(plane: ControlPlane) -> frozenset[str]:
+    """Hosts that a person wants empty, as regions."""
+    return frozenset(host.region for host in plane.hosts.hosts() if host.draining) if plane.hosts else frozenset()
+
+
+def _move_on(machine: Machine, plane: ControlPlane) -> None:
+    """Tell the run of a machine on a drained host. The console has told it already, if its event was not lost."""
+    run_id = plane.store.run_of(machine.instance_id)
+    if run_id is not None:
+        deadline = plane.clock.now() + plane.site.timings.notice
+        respond(plane, run_id, (InterruptionNotice(machine.instance_id, "terminate", deadline, NoticeSource.DRAIN),))
 
 
 def _its_turn(plane: ControlPlane) -> frozenset[str]:

@@ -19,6 +19,8 @@ from spotrelay.aws.budget_cells import DynamoCells
 from spotrelay.aws.clients import Clients
 from spotrelay.aws.clock import SystemClock
 from spotrelay.aws.experience_store import DynamoExperience
+from spotrelay.aws.host_calls import CalledHosts
+from spotrelay.aws.host_store import DynamoHosts
 from spotrelay.aws.launch_line import DynamoLine
 from spotrelay.aws.machines import Ec2Machines
 from spotrelay.aws.object_store import S3ObjectStore
@@ -29,6 +31,7 @@ from spotrelay.aws.switch import SsmSwitch
 from spotrelay.core.budget import BLOCK, Books, Budget
 from spotrelay.core.clockwork import Timings
 from spotrelay.core.line import Pace
+from spotrelay.core.providers import Providers
 from spotrelay.core.scoring import Transfer
 from spotrelay.core.site import Site
 
@@ -45,12 +48,11 @@ class Wires:
 class Later:
     """A client that is made at its first call: most events need none but DynamoDB's."""
 
-    def __init__(self, clients: Clients, service: str) -> None:
-        self._clients = clients
-        self._service = service
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._clients.client(self._service), name)
+        return getattr(self._make(), name)
 
 
 @cache
@@ -75,12 +77,15 @@ def control_plane(settings: Settings, telemetry: PowertoolsTelemetry) -> Control
     """The control plane on AWS. Only DynamoDB's client is made here, since every event needs it."""
     clients = Clients(settings.home_region)
     dynamodb = clients.client("dynamodb")
+    ec2 = Ec2Machines(clients, settings.places, settings.stack)
+    hosts = DynamoHosts(dynamodb, settings.table)
+    called = CalledHosts(Later(lambda: clients.once("lambda")), settings.hosts_function, hosts)
     return ControlPlane(
         store=DynamoRunStore(dynamodb, settings.table),
-        objects=S3ObjectStore(Later(clients, "s3"), settings.bucket),
-        machines=Ec2Machines(clients, settings.places, settings.stack),
-        publisher=BusPublisher(Later(clients, "events"), settings.bus),
-        switch=SsmSwitch(Later(clients, "ssm"), settings.switch),
+        objects=S3ObjectStore(Later(lambda: clients.client("s3")), settings.bucket),
+        machines=Providers(ec2, called) if settings.hosts_function else ec2,
+        publisher=BusPublisher(Later(lambda: clients.client("events")), settings.bus),
+        switch=SsmSwitch(Later(lambda: clients.client("ssm")), settings.switch),
         clock=SystemClock(),
         site=Site(
             settings.places.zones,
@@ -91,7 +96,11 @@ def control_plane(settings: Settings, telemetry: PowertoolsTelemetry) -> Control
         ),
         telemetry=telemetry,
         pause=time.sleep,
-        runs_queue=SqsRunsQueue(Later(clients, "sqs"), settings.runs_queue) if settings.runs_queue else None,
+        runs_queue=SqsRunsQueue(Later(lambda: clients.client("sqs")), settings.runs_queue)
+        if settings.runs_queue
+        else None,
+        hosts=hosts if settings.hosts_function else None,
+        keeper=called if settings.hosts_function else None,
         experience=DynamoExperience(dynamodb, settings.table),
         line=DynamoLine(dynamodb, settings.table, Pace(settings.launch_rate)),
         books=Books(DynamoCells(dynamodb, settings.table)),

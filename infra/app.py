@@ -14,7 +14,7 @@ choose_node()  # before jsii starts one
 
 from aws_cdk import Annotations, App, Environment, Tags  # noqa: E402
 
-from infra.assets import Archive, BuildFailed, Bundle, Target, agent_archive, lambda_bundle  # noqa: E402
+from infra.assets import Archive, BuildFailed, Bundle, Target, agent_archive, hosts_bundle, lambda_bundle  # noqa: E402
 from infra.config import BadConfig, Config, cdk_context, read_config  # noqa: E402
 from infra.home_stack import HomeStack  # noqa: E402
 from infra.region_stack import RegionStack  # noqa: E402
@@ -26,6 +26,7 @@ def build_app(
     outdir: Path | None = None,
     validate: bool = True,
     bundle: Bundle | None = None,
+    hosts: Bundle | None = None,
     agent: Archive | None = None,
 ) -> App:
     """The app with all its stacks, not yet synthesised.
@@ -34,6 +35,7 @@ def build_app(
         context: over that of `cdk.json`.
         validate: whether the library's own slow check of the template runs at synthesis.
         bundle, agent: assets to use instead of building them.
+        hosts: of the function that reaches hosts; `bundle` where only that is given.
 
     Raises:
         BadConfig: the context cannot work.
@@ -49,12 +51,15 @@ def build_app(
     )
     config = read_config(_context_of(app))
     agent = agent or agent_archive()
-    bundle = bundle or lambda_bundle(Target(config.lambda_architecture, config.lambda_python))
+    target = Target(config.lambda_architecture, config.lambda_python)
+    hosts = hosts or bundle or hosts_bundle(target)
+    bundle = bundle or lambda_bundle(target)
     home = HomeStack(
         app,
         config.stack,
         config,
         bundle=bundle,
+        hosts=hosts,
         agent=agent,
         env=Environment(region=config.home_region),
         termination_protection=config.protected,

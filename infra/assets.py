@@ -24,8 +24,10 @@ from infra.host import ROOT, host_architecture, host_python
 from infra.models import trimmed_ec2_model
 
 LAMBDA_LOCK = ROOT / "infra" / "requirements" / "lambda.lock"
+HOSTS_LOCK = ROOT / "infra" / "requirements" / "hosts.lock"
 AGENT_LOCK = ROOT / "infra" / "requirements" / "agent.lock"
 LAMBDA_SOURCES = ("handlers", "spotrelay/__init__.py", "spotrelay/core", "spotrelay/aws")
+HOSTS_SOURCES = (*LAMBDA_SOURCES, "spotrelay/hosts")
 AGENT_SOURCES = ("spotrelay/__init__.py", "spotrelay/core", "spotrelay/aws", "spotrelay/instance")
 BUILDERS = ("infra/assets.py", "infra/models.py")
 
@@ -73,21 +75,30 @@ class Archive:
 
 def lambda_bundle(target: Target) -> Bundle:
     """The handlers with what they need at run time besides boto3, which Lambda has."""
+    return _bundle("lambda", LAMBDA_SOURCES, LAMBDA_LOCK, target)
+
+
+def hosts_bundle(target: Target) -> Bundle:
+    """The same with an SSH library and what uses it: for one function, so that the others start without."""
+    return _bundle("hosts", HOSTS_SOURCES, HOSTS_LOCK, target)
+
+
+def _bundle(kind: str, sources: tuple[str, ...], lock: Path, target: Target) -> Bundle:
     compiler = interpreter(target.python)
     what = {"target": [target.architecture, target.python, platform.system() if target.is_host else "Linux"]}
-    inputs = input_digest(LAMBDA_SOURCES, (LAMBDA_LOCK,), {**what, "compiled": compiler is not None, "sdk": _sdk()})
+    inputs = input_digest(sources, (lock,), {**what, "compiled": compiler is not None, "sdk": _sdk()})
 
     def build(out: Path) -> None:
         tree = out / "tree"
-        _install(LAMBDA_LOCK, tree, target)
-        _copy_sources(LAMBDA_SOURCES, tree)
+        _install(lock, tree, target)
+        _copy_sources(sources, tree)
         _write_models(tree / MODELS)
         _prune(tree)
         if compiler is not None:
             _compile(compiler, tree)
         write_zip(tree, out / "bundle.zip")
 
-    name = f"lambda-{target.architecture}-{target.python.replace('.', '')}-{inputs[:24]}"
+    name = f"{kind}-{target.architecture}-{target.python.replace('.', '')}-{inputs[:24]}"
     path = _cached(name, build)
     return Bundle(path / "tree", path / "bundle.zip", tree_digest(path / "tree"), compiler is not None)
 

@@ -10,7 +10,15 @@ from typing import Any
 
 from infra.host import ROOT
 
-SOURCES = ("infra", "handlers", "spotrelay/__init__.py", "spotrelay/core", "spotrelay/aws", "spotrelay/instance")
+SOURCES = (
+    "infra",
+    "handlers",
+    "spotrelay/__init__.py",
+    "spotrelay/core",
+    "spotrelay/aws",
+    "spotrelay/hosts",
+    "spotrelay/instance",
+)
 FILES = ("cdk.json",)
 SUFFIXES = frozenset((".py", ".json", ".sh", ".lock", ".typed"))
 

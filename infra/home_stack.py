@@ -14,6 +14,7 @@ from infra.config import Config
 from infra.constructs.alarms import Alarms, per
 from infra.constructs.events import EC2_EVENTS, OUR_EVENTS, OUR_SOURCE, STATUS_SOURCE, HomeBus
 from infra.constructs.function import Code
+from infra.constructs.hosts import Hosts
 from infra.constructs.identity import InstanceIdentity
 from infra.constructs.launching import LaunchRights, Pad
 from infra.constructs.launchpad import Facts, Launchpad
@@ -28,7 +29,15 @@ class HomeStack(Stack):
     """Everything that exists once."""
 
     def __init__(
-        self, scope: Construct, name: str, config: Config, *, bundle: Bundle, agent: Archive, **props: Any
+        self,
+        scope: Construct,
+        name: str,
+        config: Config,
+        *,
+        bundle: Bundle,
+        hosts: Bundle,
+        agent: Archive,
+        **props: Any,
     ) -> None:
         super().__init__(scope, name, **props)
         self._config = config
@@ -42,12 +51,14 @@ class HomeStack(Stack):
         self._admit_instances()
         self.places = self._places()
         self._control_plane(bundle)
+        self._reach_hosts(hosts)
         self._put_out()
 
     def _launchpad(self, agent: Archive) -> Launchpad:
         asset = aws_s3_assets.Asset(self, "Agent", path=str(agent.path), asset_hash=agent.sha256)
         self.identity.grant_agent(asset.bucket.bucket_arn, asset.s3_object_key)
         self.agent_key = asset.s3_object_key
+        self._agent = (asset.s3_bucket_name, asset.bucket.bucket_arn, asset.s3_object_key, agent.sha256)
         facts = Facts(
             agent_bucket=asset.s3_bucket_name,
             agent_key=asset.s3_object_key,
@@ -72,7 +83,10 @@ class HomeStack(Stack):
         )
 
     def _admit_instances(self) -> None:
-        role = self.identity.role
+        self._admit(self.identity.role)
+
+    def _admit(self, role: aws_iam.Role) -> None:
+        """What an attempt needs, on whichever machine."""
         self.store.grant_attempts(role)
         self.vault.grant_attempts(role)
         self.home.grant_publish(role, OUR_SOURCE)
@@ -124,6 +138,14 @@ class HomeStack(Stack):
             self.store.grant_collection(worker.role)
         self._let_launch([worker.role for worker in workers])
         self._watch()
+
+    def _reach_hosts(self, bundle: Bundle) -> None:
+        self.hosts = Hosts(self, "Hosts", self._config, code=Code(bundle, self._environment()), alarms=self.alarms)
+        self.hosts.grant_agent(*self._agent)
+        self.store.grant_sight(self.hosts.worker.role)
+        self._admit(self.hosts.machine_role)
+        for worker in (self.interruptions.worker, self.runs.worker, self.sweep.worker):
+            self.hosts.let_call(worker)
 
     def _environment(self) -> dict[str, str]:
         return {
@@ -211,6 +233,7 @@ class HomeStack(Stack):
             "InterruptionsFunction": self.interruptions.worker.function.function_name,
             "RunsFunction": self.runs.worker.function.function_name,
             "SweepFunction": self.sweep.worker.function.function_name,
+            "HostsFunction": self.hosts.worker.function.function_name,
             "SweepSchedule": self.sweep.schedule.ref,
         }.items():
             CfnOutput(self, name, value=value)

@@ -26,7 +26,7 @@ class InstanceIdentity(Construct):
             roles=[self.role.role_name],
             instance_profile_name=profile_name(config, Stack.of(self).region),
         )
-        self._grant_secrets(config)
+        grant_secrets(self.role, config)
 
     def grant_agent(self, bucket_arn: str, key: str) -> None:
         """Download the one object that holds the agent."""
@@ -34,17 +34,19 @@ class InstanceIdentity(Construct):
             aws_iam.PolicyStatement(sid="FetchAgent", actions=["s3:GetObject"], resources=[f"{bucket_arn}/{key}"])
         )
 
-    def _grant_secrets(self, config: Config) -> None:
-        stack, secrets = Stack.of(self), config.secrets
-        names = [f"arn:{stack.partition}:ssm:{stack.region}:{stack.account}:parameter{path}" for path in secrets.ssm]
-        for sid, actions, resources in (
-            ("ReadParameters", ["ssm:GetParameter"], names),
-            ("ReadSecrets", ["secretsmanager:GetSecretValue"], list(secrets.secretsmanager)),
-            ("DecryptThem", ["kms:Decrypt"], list(secrets.keys)),
-        ):
-            if resources:
-                self.role.add_to_policy(aws_iam.PolicyStatement(sid=sid, actions=actions, resources=resources))
-                acknowledge_wildcards(self.role, "The names that the context gives, and no others.", *resources)
+
+def grant_secrets(role: aws_iam.Role, config: Config) -> None:
+    """Read the secrets that runs may refer to, and no others."""
+    stack, secrets = Stack.of(role), config.secrets
+    names = [f"arn:{stack.partition}:ssm:{stack.region}:{stack.account}:parameter{path}" for path in secrets.ssm]
+    for sid, actions, resources in (
+        ("ReadParameters", ["ssm:GetParameter"], names),
+        ("ReadSecrets", ["secretsmanager:GetSecretValue"], list(secrets.secretsmanager)),
+        ("DecryptThem", ["kms:Decrypt"], list(secrets.keys)),
+    ):
+        if resources:
+            role.add_to_policy(aws_iam.PolicyStatement(sid=sid, actions=actions, resources=resources))
+            acknowledge_wildcards(role, "The names that the context gives, and no others.", *resources)
 
 
 def profile_name(config: Config, home_region: str) -> str:

@@ -56,6 +56,11 @@ class Store(Construct):
         role.add_to_policy(self._by_key("ReadRuns", READ, ["RUN#*", "LIVE#*"]))
         role.add_to_policy(self._by_key("WriteLiveItems", WRITE, ["LIVE#*"]))
 
+    def grant_sight(self, role: aws_iam.Role) -> None:
+        """Read runs, which machine belongs to which, and the hosts of one's own; write nothing."""
+        keys = ["RUN#*", "LIVE#*", "INSTANCE#*", "HOSTS"]
+        role.add_to_policy(self._by_key("ReadRows", READ, keys))
+
     def _by_key(self, sid: str, actions: list[str], keys: list[str]) -> aws_iam.PolicyStatement:
         return aws_iam.PolicyStatement(
             sid=sid,

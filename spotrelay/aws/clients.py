@@ -48,6 +48,10 @@ class Clients:
         """
         return self._client("ec2", region, launching=True)
 
+    def once(self, service: str) -> Any:
+        """A client in the home region that sends every request exactly once."""
+        return self._client(service, self.region, launching=True)
+
     def _client(self, service: str, region: str, launching: bool) -> Any:
         key = (service, region, launching)
         with self._lock:  # making clients is not thread-safe in botocore; using them is

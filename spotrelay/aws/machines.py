@@ -15,7 +15,7 @@ from spotrelay.aws.clock import SystemClock
 from spotrelay.aws.error_codes import SERVER, STALE_CREDENTIALS, scope_of
 from spotrelay.aws.failures import FAILURES, LOOK_AT_CREDENTIALS, NO_CREDENTIALS, Kind, code_of, failed_read, kind_of
 from spotrelay.aws.places import Places
-from spotrelay.core.errors import Contention, OutcomeUnknown, SpotrelayError, Unavailable
+from spotrelay.core.errors import Contention, OutcomeUnknown, SpotrelayError, Unavailable, one_of
 from spotrelay.core.notice import InstanceState
 from spotrelay.core.placement import FailureScope, Market, Pool, Rung
 from spotrelay.core.ports import CROWD, Clock, LaunchAnswer, Machine
@@ -66,11 +66,11 @@ class Ec2Machines:
             return fleet.read_reservation(launcher.run_instances(**request[fleet.RESERVED]), request)
         return fleet.read_answer(launcher.create_fleet(**request["CreateFleet"]), request, now)
 
-    def find(self, run_id: str, launch: int) -> Machine | None:
+    def find(self, run_id: str, launch: int, region: str = "") -> Machine | None:
         """The machine that this launch made, by its tags; one that still runs before one that ended."""
         found: list[Machine] = []
         try:
-            found.extend(self._made_by(run_id, launch))
+            found.extend(self._made_by(run_id, launch, region))
         except SpotrelayError:
             if all(machine.state.is_over for machine in found):
                 raise
@@ -80,13 +80,14 @@ class Ec2Machines:
         """Every machine that this launch made, by its tags; those that still run first."""
         return tuple(sorted(self._made_by(run_id, launch), key=lambda m: (m.state.is_over, m.instance_id)))
 
-    def _made_by(self, run_id: str, launch: int) -> Iterator[Machine]:
+    def _made_by(self, run_id: str, launch: int, region: str = "") -> Iterator[Machine]:
         wanted = {
             "tag:spotrelay:managed": [self._stack],
             "tag:spotrelay:run": [run_id],
             "tag:spotrelay:launch": [str(launch)],
         }
-        return self._described(wanted, f"looking for the machines of run {run_id}, launch {launch}")
+        doing = f"looking for the machines of run {run_id}, launch {launch}"
+        return self._described_in(region, wanted, doing) if region else self._described(wanted, doing)
 
     def states(self, instance_ids: tuple[str, ...], where: Mapping[str, str] | None = None) -> dict[str, InstanceState]:
         """EC2's state of each; GONE for one that no region knows; one that may be out of reach is left out."""
@@ -102,7 +103,7 @@ class Ec2Machines:
                 unknown.update(wanted)
         known = {i: found.get(i, InstanceState.GONE) for i in instance_ids if i in found or i not in unknown}
         if silent and not known:
-            raise _one_of(silent)
+            raise one_of(silent)
         return known
 
     def managed(self, whole: Container[str] | None = None) -> Iterator[Machine]:
@@ -137,7 +138,7 @@ class Ec2Machines:
             except SpotrelayError as error:
                 silent.append(error)
         if silent and len(silent) == len(regions):
-            raise _one_of(silent)
+            raise one_of(silent)
         return {pool: prices[pool] for pool in spot if pool in prices}
 
     def _refused(self, error: Exception, request: Mapping[str, Any], now: datetime, doing: str) -> LaunchAnswer:
@@ -189,7 +190,7 @@ class Ec2Machines:
             except SpotrelayError as error:
                 silent.append(error)
         if silent:
-            raise _one_of(silent)
+            raise one_of(silent)
 
     def _described_in(self, region: str, wanted: Mapping[str, list[str]], doing: str) -> Iterator[Machine]:
         more: dict[str, Any] = {}
@@ -249,16 +250,6 @@ class _Sightings:
     def region_of(self, instance_id: str) -> str | None:
         with self._lock:
             return self._regions.get(instance_id)
-
-
-def _one_of(errors: list[SpotrelayError]) -> SpotrelayError:
-    """One error for several regions; a throttle alone may be tried again at once."""
-    if len(errors) == 1:
-        return errors[0]
-    kind = Contention if all(isinstance(error, Contention) for error in errors) else Unavailable
-    one = kind("; ".join(dict.fromkeys(str(error) for error in errors)))
-    one.__cause__ = errors[0]
-    return one
 
 
 def _was_not_sent(error: Exception) -> bool:

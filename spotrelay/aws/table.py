@@ -166,6 +166,13 @@ class Table:
         changed: Item = answer.get("Attributes", {})
         return changed
 
+    def delete(self, partition: str, sort: str, doing: str) -> None:
+        """Take an item away. Harmless when it is not there."""
+        try:
+            self._client.delete_item(TableName=self.name, Key=key(partition, sort))
+        except FAILURES as error:
+            raise self._failed(error, doing) from error
+
     def delete_of(self, partition: str, sort: str, condition: Condition | None = None) -> dict[str, Any]:
         """Taking an item away, as one action of a transaction."""
         conditional = condition.arguments() if condition else {}

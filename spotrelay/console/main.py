@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from spotrelay.console import exits, wiring
+from spotrelay.console import exits, hosts_app, wiring
 from spotrelay.console.output import as_json, aside, entry_line, tell
 from spotrelay.core.errors import SpotrelayError
 from spotrelay.core.run import RunStatus
@@ -25,6 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+app.add_typer(hosts_app.app, name="hosts")
 
 StackOption = Annotated[str, typer.Option("--stack", envvar="SPOTRELAY_STACK", help="Name of the deployed stack.")]
 RegionOption = Annotated[str | None, typer.Option("--region", help="The stack's home region; else AWS_REGION.")]

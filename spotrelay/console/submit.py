@@ -13,10 +13,11 @@ from spotrelay.console.output import aside
 from spotrelay.console.specfile import read_spec
 from spotrelay.console.wiring import Services
 from spotrelay.core.errors import AlreadyExists, InvalidInput, OutcomeUnknown, SpotrelayError
+from spotrelay.core.hosts import open_pools
 from spotrelay.core.placement import Pool
 from spotrelay.core.requirements import matching
 from spotrelay.core.run import Run, note
-from spotrelay.core.spec import LONGEST_KEPT_MINUTES, Spec, checked_run_id, pools_of
+from spotrelay.core.spec import LONGEST_KEPT_MINUTES, Spec, asks_own, checked_run_id, pools_of
 
 SUBMITTED = "Run Submitted"
 NAME_LENGTH = 30
@@ -64,8 +65,10 @@ def send(submission: Submission, services: Services) -> Run:
         InvalidInput: no pool of the spec is within the stack's reach, or no type fits; nothing was sent.
         AlreadyExists: the id is taken.
     """
-    submission = replace(submission, spec=resolved(submission.spec, services))
-    pools = pools_of(submission.spec, services.zones)
+    spec = resolved(submission.spec, services)
+    submission = replace(submission, spec=spec)
+    own = open_pools(services.hosts.hosts()) if services.hosts is not None and asks_own(spec) else ()
+    pools = pools_of(spec, services.zones, own)
     if not pools:
         known = ", ".join(zone for _, zone in services.zones) or "none"
         wanted = ", ".join(submission.spec.zones) or "every zone"

@@ -12,7 +12,7 @@ from spotrelay.console.exits import NotReady
 from spotrelay.core.clockwork import Timings
 from spotrelay.core.errors import InvalidInput, Missing
 from spotrelay.core.placement import Pool
-from spotrelay.core.ports import Clock, ObjectStore, Publisher, RunStore
+from spotrelay.core.ports import Clock, HostStore, ObjectStore, Publisher, RunStore
 from spotrelay.core.requirements import InstanceKind
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Services:
     clock: Clock
     zones: tuple[tuple[str, str], ...]  # (region, zone) of each subnet of the stack
     stack: str = DEFAULT_STACK
+    hosts: HostStore | None = None  # machines of one's own
     timings: Timings = field(default_factory=Timings)
     kinds_in: Callable[[str], tuple[InstanceKind, ...]] = lambda region: ()  # instance types that a region offers
     prices_of: Callable[[tuple[Pool, ...]], Mapping[Pool, float]] = lambda pools: {}  # dollars an hour, as Spot
@@ -99,6 +100,7 @@ def services_of(clients: Clients, stack: Stack) -> Services:
     """The adapters of a stack."""
     from spotrelay.aws.catalogue import instance_kinds
     from spotrelay.aws.clock import SystemClock
+    from spotrelay.aws.host_store import DynamoHosts
     from spotrelay.aws.machines import Ec2Machines
     from spotrelay.aws.object_store import S3ObjectStore
     from spotrelay.aws.publisher import BusPublisher
@@ -113,4 +115,5 @@ def services_of(clients: Clients, stack: Stack) -> Services:
         stack=stack.name,
         kinds_in=cache(lambda region: instance_kinds(clients.client("ec2", region))),
         prices_of=Ec2Machines(clients, stack.places, stack.name).prices,
+        hosts=DynamoHosts(clients.client("dynamodb"), stack.table),
     )

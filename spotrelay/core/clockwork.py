@@ -26,6 +26,7 @@ class Timings:
     grace: timedelta = timedelta(hours=2)  # from the moment that nobody may use an object to its deletion
     drain: timedelta = timedelta(minutes=15)  # for a drain that nobody hurries: of a pause
     rest: timedelta = timedelta(days=1)  # a paused run is looked at this often
+    rights: timedelta = timedelta(hours=1)  # what the credentials of a host's machine last, unless they are renewed
     settle: timedelta = timedelta(seconds=30)  # after a write of ours, until a sweep may redo it
 
     @property

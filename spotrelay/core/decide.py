@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 
 from spotrelay.core.breaker import is_kept, kept_until, protected
 from spotrelay.core.checkpoint import Checkpoint, awaiting_verification, last_condemned_at, resume_candidate
-from spotrelay.core.clockwork import OBSERVATIONS
 from spotrelay.core.decisions import (
     AskStacks,
     Collect,
@@ -33,12 +32,14 @@ from spotrelay.core.decisions import (
 from spotrelay.core.experience import worth
 from spotrelay.core.gang import is_packing, left_behind, parting_moments
 from spotrelay.core.hang import stands_still, why_hung
-from spotrelay.core.lifecycle import hours_end, machines_so_far, why_let_go
-from spotrelay.core.markets import change_market, choose, next_judgement
+from spotrelay.core.hosts import is_host
+from spotrelay.core.lifecycle import hours_end, leaves_its_host, machines_so_far, why_let_go
+from spotrelay.core.markets import change_market, choose, lost_pools, next_judgement
 from spotrelay.core.placement import FailureScope, Pool, next_rung, reopens_at
 from spotrelay.core.reunion import Reunion, reunion, rung_of, waits
 from spotrelay.core.run import Attempt, AttemptState, Run, RunStatus, silence_of
 from spotrelay.core.scored import scored
+from spotrelay.core.silence import is_silent
 from spotrelay.core.site import Site
 from spotrelay.core.spec import NoCheckpoint, pools_of
 from spotrelay.core.spending import (
@@ -137,7 +138,7 @@ def _reason_to_end(run: Run, attempt: Attempt, node: int, now: datetime, site: S
     if deadline is not None and now < deadline + timings.after_deadline:
         return ""  # EC2 takes it by itself; ending it would forfeit the refund of a first hour
     if deadline is not None:
-        return "EC2 gave notice and did not take it"
+        return "it was to be taken back, and is still there"
     if machine.ending_at is not None and now < machine.ending_at + timings.settle * 4:
         return ""  # it is on its way out already
     if is_kept(run, attempt, now):
@@ -152,19 +153,15 @@ def _reason_to_end(run: Run, attempt: Attempt, node: int, now: datetime, site: S
         return left_behind(attempt, now, site)
     if machine.beating_at is None and machine.launched_at and now >= machine.launched_at + timings.boot:
         return f"no heartbeat within {timings.boot.total_seconds():.0f} s of its launch"
-    if _silent(run, attempt, node, now, timings.hopeless) and _seen_alive(run, attempt, node):
-        return f"its heartbeat has stood still for {timings.hopeless.total_seconds():.0f} s although EC2 says it runs"
+    if is_silent(run, attempt, node, now, timings.hopeless) and _seen_alive(run, attempt, node):
+        return f"its heartbeat has stood still for {timings.hopeless.total_seconds():.0f} s although its machine runs"
     return why_hung(run, attempt, now, site)
-
-
-def _silent(run: Run, attempt: Attempt, node: int, now: datetime, bound: timedelta) -> bool:
-    s = silence_of(run, attempt.generation, node)
-    return s is not None and s.looks >= OBSERVATIONS and now - s.since >= bound
 
 
 def _seen_alive(run: Run, attempt: Attempt, node: int) -> bool:
     observed_at, s = attempt.machines[node].observed_at, silence_of(run, attempt.generation, node)
-    return observed_at is not None and s is not None and observed_at >= s.since
+    answered = observed_at is not None and attempt.unreachable_since is None
+    return answered and s is not None and observed_at is not None and observed_at >= s.since
 
 
 def _pending_launch(run: Run, now: datetime, site: Site) -> Decision | None:
@@ -182,7 +179,10 @@ def _pending_launch(run: Run, now: datetime, site: Site) -> Decision | None:
 
 
 def _drain(run: Run, now: datetime, site: Site) -> Decision | None:
-    """Whoever trains in a run that is to rest, or to go on elsewhere, saves first."""
+    """Whoever trains in a run that is to rest, to go on elsewhere, or to leave its host, saves first."""
+    leaves = next((a for a in run.live if leaves_its_host(a)), None)
+    if leaves is not None and run.outcome is None:
+        return Drain(leaves.generation, "its host is being drained")
     current = run.current
     if run.outcome is not None or current is None or current.state is not AttemptState.RUNNING:
         return None
@@ -328,7 +328,7 @@ def _progress_without_checkpoint(run: Run) -> bool:
 
 def _climb(run: Run, generation: int, cause: str, now: datetime, site: Site) -> Decision:
     scale = site.timings.scale
-    allowed = pools_of(run.spec, site.zones)
+    allowed = pools_of(run.spec, site.zones, site.own)
     if not allowed:
         why = "no subnet of the stack lies in the zones that the spec allows: widen zones, or deploy more"
         return Conclude(RunStatus.FAILED, why)
@@ -338,7 +338,7 @@ def _climb(run: Run, generation: int, cause: str, now: datetime, site: Site) -> 
     lasting = worth(site.experience, pools, now, scale) if site.experience else None
     progress = scored(run, pools, lasting, site)
     choice = choose(run, pools, now, site)
-    rungs = (next_rung(group, run.refusals, _lost_pools(run), now, scale, lasting, progress) for group in choice.groups)
+    rungs = (next_rung(group, run.refusals, lost_pools(run), now, scale, lasting, progress) for group in choice.groups)
     rung = next((rung for rung in rungs if rung is not None), None)
     backoff = site.timings.backoff * 2.0 ** min(max(run.backoffs - 1, 0), 6)
     if rung is None:
@@ -355,11 +355,6 @@ def _affordable(run: Run, pools: tuple[Pool, ...], site: Site) -> tuple[Pool, ..
     if run.spec.limits.max_dollars is None and site.budget is None:
         return pools
     return tuple(p for p in pools if price_of(p, run.spec.limits, site.prices) is not None)
-
-
-def _lost_pools(run: Run) -> tuple[tuple[Pool, datetime], ...]:
-    moments = ((a.pool, a.noticed_at or (None if a.crashed else a.ended_at)) for a in run.attempts if not a.let_go)
-    return tuple((pool, at) for pool, at in moments if pool is not None and at is not None)
 
 
 def _observe(run: Run, now: datetime, site: Site) -> Decision | None:
@@ -384,7 +379,9 @@ def _doubtful(run: Run, attempt: Attempt, node: int, now: datetime, site: Site) 
     if machine.beating_at is None:
         return now >= last + timings.watch
     overdue = attempt.deadline is not None and now >= attempt.deadline
-    return (overdue or _silent(run, attempt, node, now, timings.silence)) and now >= last + timings.watch / 2
+    if attempt.drained_at is not None and attempt.pool is not None and is_host(attempt.pool.region):
+        return now >= last + timings.settle  # no event tells that it has gone
+    return (overdue or is_silent(run, attempt, node, now, timings.silence)) and now >= last + timings.watch / 2
 
 
 def _collect(run: Run, now: datetime, site: Site) -> Decision | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class SpotrelayError(Exception):
     """Base of all of them. Its text is for a person: what happened, to which run, what to do."""
@@ -39,6 +41,10 @@ class Unavailable(SpotrelayError):
     """A service does not answer. Keep what you have, try again later; never read it as a no."""
 
 
+class OutOfReach(Unavailable):
+    """A host of one's own was tried and gives no answer. Its machine is unknown, never gone."""
+
+
 class Fenced(SpotrelayError):
     """This attempt has been replaced. Stop writing: no commit of it will ever succeed again."""
 
@@ -66,3 +72,14 @@ class Retired(SpotrelayError):
 
 class UnknownFormat(SpotrelayError):
     """Written by a newer version. Upgrade this side; what is there was not touched."""
+
+
+def one_of(errors: Sequence[SpotrelayError]) -> SpotrelayError:
+    """One error for several places that were asked; what all of them say, it says too."""
+    if len(errors) == 1:
+        return errors[0]
+    alike = (k for k in (Contention, OutOfReach) if all(isinstance(error, k) for error in errors))
+    kind = next(alike, Unavailable)
+    one = kind("; ".join(dict.fromkeys(str(error) for error in errors)))
+    one.__cause__ = errors[0]
+    return one

@@ -80,9 +80,10 @@ class MachineFound:
 
 @dataclass(frozen=True)
 class Observed:
-    """EC2 was asked and answered."""
+    """EC2 was asked and answered, or a host was tried."""
 
     states: tuple[tuple[str, InstanceState], ...]
+    unreached: tuple[str, ...] = ()  # machines of one's own whose host gave no answer
 
 
 @dataclass(frozen=True)

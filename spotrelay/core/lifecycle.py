@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from spotrelay.core.facts import DrainAsked
+from spotrelay.core.notice import NoticeSource
 from spotrelay.core.placement import FailureScope
 from spotrelay.core.run import Attempt, AttemptState, Run, RunStatus, note, with_attempt
 from spotrelay.core.site import Site
@@ -103,6 +104,8 @@ def retry(run: Run, why: str, spent: float, now: datetime) -> Run:
 
 def drain_asked(run: Run, attempt: Attempt, fact: DrainAsked, now: datetime, site: Site) -> Run:
     """The run once its attempt was asked to save, to give the lease back and to end."""
+    if leaves_its_host(attempt):
+        return with_attempt(run, replace(attempt, asked_at=now))
     if attempt.state is not AttemptState.RUNNING:
         return run
     asked = replace(
@@ -112,6 +115,15 @@ def drain_asked(run: Run, attempt: Attempt, fact: DrainAsked, now: datetime, sit
     return note(
         run, "drain", f"attempt {attempt.generation} was asked to drain: {fact.why or fact.by}", now, attempt.generation
     )
+
+
+def leaves_its_host(attempt: Attempt) -> bool:
+    """Whether a person wants the host of this attempt empty, and it has not been asked to go yet.
+
+    Only an attempt that sends heartbeats can be asked: it finds the word in the answer to one.
+    """
+    drains = attempt.state is AttemptState.DRAINING and attempt.noticed_by == NoticeSource.DRAIN.value
+    return drains and attempt.asked_at is None and attempt.beating_at is not None
 
 
 def why_let_go(run: Run, attempt: Attempt, now: datetime) -> str:

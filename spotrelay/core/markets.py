@@ -12,10 +12,10 @@ from spotrelay.core.deadline import Judgement, Urgency, Work, judge
 from spotrelay.core.decisions import Drain
 from spotrelay.core.experience import worth
 from spotrelay.core.lifecycle import machines_so_far
-from spotrelay.core.placement import Market, Pool
+from spotrelay.core.placement import LOST_FOR, Market, Pool
 from spotrelay.core.run import FOR_ON_DEMAND, FOR_SPOT, Attempt, AttemptState, Run
 from spotrelay.core.site import Site
-from spotrelay.core.spec import pools_of
+from spotrelay.core.spec import OwnMachines, pools_of
 
 SUPPOSED_CHANGE = timedelta(minutes=6)  # from a launch to the first new step, before this run has shown it
 SUPPOSED_LASTING = timedelta(hours=1)  # of a Spot machine, where nothing is known
@@ -44,6 +44,9 @@ class Choice:
 
 def choose(run: Run, pools: tuple[Pool, ...], now: datetime, site: Site) -> Choice:
     """Which markets the next launch may ask."""
+    own = tuple(p for p in pools if p.market == Market.OWN.value)
+    if own:
+        return _with_own(run, own, tuple(p for p in pools if p not in own), now, site)
     bought = tuple(p for p in pools if Market(p.market).is_reserved)
     if bought:
         others = tuple(p for p in pools if p not in bought)
@@ -69,6 +72,22 @@ def choose(run: Run, pools: tuple[Pool, ...], now: datetime, site: Site) -> Choi
     return Choice((pools,), "" if opens is None else f"no Spot machine for {run.spec.on_demand_after_s:g} s")
 
 
+def _with_own(run: Run, own: tuple[Pool, ...], others: tuple[Pool, ...], now: datetime, site: Site) -> Choice:
+    """The choice with hosts of one's own before it or after it. One that was lost lately waits for all the others."""
+    rest = choose(run, others, now, site) if others else Choice(())
+    lost = {pool for pool, at in lost_pools(run) if now < at + LOST_FOR * site.timings.scale}
+    fresh, late = tuple(p for p in own if p not in lost), tuple(p for p in own if p in lost)
+    first = run.spec.own_machines is OwnMachines.FIRST
+    groups = (fresh, *rest.groups, late) if first else (*rest.groups, fresh, late)
+    return replace(rest, groups=tuple(group for group in groups if group))
+
+
+def lost_pools(run: Run) -> tuple[tuple[Pool, datetime], ...]:
+    """Where machines of this run were taken or vanished, and when."""
+    moments = ((a.pool, a.noticed_at or (None if a.crashed else a.ended_at)) for a in run.attempts if not a.let_go)
+    return tuple((pool, at) for pool, at in moments if pool is not None and at is not None)
+
+
 def forced_on_demand(run: Run, now: datetime, site: Site) -> str:
     """Why the run must not be on Spot at present; empty when it may."""
     spec = run.spec
@@ -89,8 +108,8 @@ def change_market(run: Run, current: Attempt, now: datetime, site: Site) -> Drai
     """Whether the attempt that trains should make way for one in the other market."""
     if not run.spec.on_demand or current.first_step_at is None or current.pool is None or not _may_go_on(run, site):
         return None
-    if Market(current.pool.market).is_reserved:
-        return None
+    if Market(current.pool.market).is_reserved or current.pool.market == Market.OWN.value:
+        return None  # nobody takes them back, and they are paid for
     if current.pool.market != Market.SPOT.value:
         why = worth_returning(run, current, now, site)
         return Drain(current.generation, why, FOR_SPOT) if why else None

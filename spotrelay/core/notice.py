@@ -10,7 +10,7 @@ from enum import Enum
 from spotrelay.core.errors import InvalidInput
 
 NOTICE_LEAD = timedelta(minutes=2)
-INSTANCE_ID = re.compile(r"^i-([0-9a-f]{8}|[0-9a-f]{17})\Z")
+INSTANCE_ID = re.compile(r"^(i-([0-9a-f]{8}|[0-9a-f]{17})|h-[0-9a-f]{17})\Z")  # EC2's, and that of a host's machine
 
 
 class NoticeSource(Enum):
@@ -19,6 +19,7 @@ class NoticeSource(Enum):
     EVENTBRIDGE = "eventbridge"
     METADATA = "metadata"
     CAPACITY_RESERVATION = "capacity-reservation"
+    DRAIN = "drain"  # a person wants its host empty
 
 
 class InstanceState(Enum):
@@ -71,5 +72,7 @@ def checked_instance_id(text: str) -> str:
     """
     candidate = text.strip() if isinstance(text, str) else ""
     if not INSTANCE_ID.match(candidate):
-        raise InvalidInput(f"{text!r} is no EC2 instance id (i- and 8 or 17 hexadecimal digits)")
+        raise InvalidInput(
+            f"{text!r} is no EC2 instance id (i- and 8 or 17 hexadecimal digits, or h- and 17 on a host)"
+        )
     return candidate

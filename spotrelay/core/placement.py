@@ -17,6 +17,7 @@ class Market(Enum):
     ON_DEMAND = "on-demand"
     RESERVED = "reserved"  # a capacity reservation that is paid for anyhow
     BLOCK = "capacity-block"  # one that begins and ends at fixed times
+    OWN = "own"  # a host of the lab's own, see `spotrelay.core.hosts`
 
     @property
     def is_reserved(self) -> bool:
@@ -112,7 +113,8 @@ REACH_FAR = frozenset(
     }
 )  # refusals that speak of more than the pool that was asked
 
-RANKS = {Market.RESERVED: 0, Market.BLOCK: 0, Market.SPOT: 1, Market.ON_DEMAND: 2}  # what is paid for comes first
+# What is paid for comes first. Where hosts of one's own stand is the spec's word: `spotrelay.core.markets`.
+RANKS = {Market.RESERVED: 0, Market.BLOCK: 0, Market.SPOT: 1, Market.ON_DEMAND: 2, Market.OWN: 3}
 LOST_FOR = timedelta(minutes=10)
 SECOND_CHOICE = 0.5  # what an hour on the next type of the spec's list is worth: the list is a wish
 WORTH_ASKING = 1 / 3  # of the best pool's worth: EC2 picks among what we ask for, so what is far worse waits
@@ -203,7 +205,7 @@ def _ranked(
 
 
 def _values(pools: tuple[Pool, ...], worth: Mapping[Pool, float]) -> dict[Pool, float]:
-    """Each pool's worth with the spec's order of types in it. On-demand is not taken back: all alike."""
+    """Each pool's worth with the spec's order of types in it. What is not taken back is all alike."""
     if not worth:
         return {}
     types = list(dict.fromkeys(p.instance_type for p in pools))

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from spotrelay.core.checkpoint import Checkpoint, CheckpointId, Commit, Verdict
 from spotrelay.core.experience import Experience
+from spotrelay.core.hosts import Host
 from spotrelay.core.lease import Lease
 from spotrelay.core.lessons import Lesson
 from spotrelay.core.line import Turn
@@ -297,7 +298,7 @@ class ObjectStore(Protocol):
 
 @dataclass(frozen=True)
 class LaunchAnswer:
-    """What EC2 said to a launch. Both fields may be filled: refused pools, then a machine."""
+    """What a provider said to a launch. Both fields may be filled: refused pools, then a machine."""
 
     instance_id: str | None
     pool: Pool | None
@@ -312,7 +313,7 @@ class LaunchAnswer:
 
 @dataclass(frozen=True)
 class Machine:
-    """One EC2 instance with our tag."""
+    """One machine of the stack: an EC2 instance with our tag, or a machine on a host."""
 
     instance_id: str
     state: InstanceState
@@ -324,7 +325,7 @@ class Machine:
 
 
 class Machines(Protocol):
-    """EC2."""
+    """A provider of machines: EC2, or hosts of one's own. `spotrelay.core.providers` makes several of them one."""
 
     def prepare(self, run_id: str, generation: int, launch: int, rung: Rung) -> dict[str, Any]:
         """The exact request, ClientToken and tags included, ready to be stored and sent. Pure."""
@@ -347,8 +348,11 @@ class Machines(Protocol):
         """
         ...
 
-    def find(self, run_id: str, launch: int) -> Machine | None:
-        """The machine that this launch made, by its tags, if EC2 shows one.
+    def find(self, run_id: str, launch: int, region: str = "") -> Machine | None:
+        """The machine that this launch made, by its tags, if the provider shows one.
+
+        Args:
+            region: the one that the launch went to, where the caller knows it; no other is asked.
 
         Raises:
             Unavailable, Contention: none is shown, and a region that may have one did not answer.
@@ -434,6 +438,34 @@ class LaunchLine(Protocol):
             Contention: others joined at the same moment; try again a little later.
             OutcomeUnknown: a turn may be lost; nobody launches in it.
         """
+        ...
+
+
+class HostStore(Protocol):
+    """The hosts of one's own that the stack may use, by name."""
+
+    def hosts(self) -> tuple[Host, ...]:
+        """All of them, by name."""
+        ...
+
+    def add(self, host: Host) -> None:
+        """Register a host.
+
+        Raises:
+            AlreadyExists: the name is taken; nothing was written.
+        """
+        ...
+
+    def drain(self, name: str, draining: bool = True) -> Host:
+        """Let nothing start there any more, or let it again; the host as it stands then.
+
+        Raises:
+            Missing: there is no such host.
+        """
+        ...
+
+    def remove(self, name: str) -> None:
+        """Forget a host. Harmless when it is not there."""
         ...
 
 

@@ -36,7 +36,7 @@ from spotrelay.core.gang import absorb_beats, has_spoken, is_moot, noticed_too, 
 from spotrelay.core.hang import looked, suspected
 from spotrelay.core.lifecycle import awake, drain_asked, pause, resume, retry
 from spotrelay.core.live import EXIT_DONE, EXIT_DRAINED, EXIT_FENCED, ExitReport, Heartbeat, Phase
-from spotrelay.core.notice import InstanceState, InterruptionNotice, RebalanceRecommendation, StateChange
+from spotrelay.core.notice import InstanceState, InterruptionNotice, NoticeSource, RebalanceRecommendation, StateChange
 from spotrelay.core.placement import FailureScope, Refusal
 from spotrelay.core.ports import LaunchAnswer
 from spotrelay.core.reunion import taken_over
@@ -56,6 +56,7 @@ from spotrelay.core.run import (
     with_attempt,
     with_machine,
 )
+from spotrelay.core.silence import is_silent
 from spotrelay.core.site import Site
 from spotrelay.core.spending import asked_again_at, spent
 
@@ -273,6 +274,8 @@ def _(fact: InterruptionNotice, run: Run, now: datetime, site: Site) -> Run:
     if attempt is None or (attempt.over and not attempt.members):
         return run
     deadline = now if fact.action == "hibernate" else fact.deadline
+    if fact.source is NoticeSource.DRAIN:
+        deadline = now + site.timings.drain  # nobody takes the machine: it has the time that it needs
     if attempt.over or attempt.state is AttemptState.DRAINING:
         return noticed_too(run, attempt, fact.instance_id, deadline)
     noticed = replace(
@@ -282,6 +285,8 @@ def _(fact: InterruptionNotice, run: Run, now: datetime, site: Site) -> Run:
     run = replace(with_attempt(run, noticed), recheck_after=_from_now_on(run, now))
     lead = max((deadline - now).total_seconds(), 0.0)
     text = f"EC2 takes {fact.instance_id} back in {lead:.0f} s ({fact.action}, told by {fact.source.value})"
+    if fact.source is NoticeSource.DRAIN:
+        text = f"host {attempt.pool.zone if attempt.pool else ''} is being drained: the run goes on elsewhere"
     return note(run, "notice", text, now, attempt.generation, deadline=deadline.isoformat(), source=fact.source.value)
 
 
@@ -321,8 +326,13 @@ def _(fact: Observed, run: Run, now: datetime, site: Site) -> Run:
         attempt = run.attempt_on(instance_id)
         machine = machine_on(attempt, instance_id) if attempt is not None else None
         if attempt is not None and machine is not None and machine.live:
-            run = with_attempt(run, with_machine(attempt, replace(machine, observed_at=now)))
+            seen = with_machine(attempt, replace(machine, observed_at=now))
+            run = with_attempt(run, replace(seen, unreachable_since=None))
             run = settle(run, _apply(StateChange(instance_id, state), run, now, site))
+    for instance_id in fact.unreached:
+        attempt = run.attempt_on(instance_id)
+        if attempt is not None and attempt.live:
+            run = settle(run, _unreached(run, attempt, now, site))
     return run
 
 
@@ -512,6 +522,26 @@ def _lost(run: Run, attempt: Attempt, why: str, now: datetime, site: Site) -> Ru
     if run.outcome is not None or not died_young(run, attempt):
         return run
     return replace(run, failures=run.failures + 1, retry_at=now + site.timings.crash)
+
+
+def _unreached(run: Run, attempt: Attempt, now: datetime, site: Site) -> Run:
+    """A host that does not answer: unknown, until silence says that the attempt is over, its rights that it is gone.
+
+    The floor fences the attempt, so that its machine may still run without doing harm. It gets no rights any more.
+    """
+    timings = site.timings
+    attempt = replace(attempt, observed_at=now, unreachable_since=attempt.unreachable_since or now)
+    run, generation = with_attempt(run, attempt), attempt.generation
+    if attempt.over:
+        if attempt.ended_at is None or now < attempt.ended_at + timings.rights:
+            return run
+        run = with_attempt(run, replace(attempt, machine_gone_at=now))
+        return note(run, "gone", f"{attempt.instance_id} is out of reach, and its rights have ended", now, generation)
+    never = attempt.beating_at is None and attempt.launched_at is not None and now >= attempt.launched_at + timings.boot
+    if not never and not is_silent(run, attempt, 0, now, timings.hopeless):
+        return run
+    still = "it never sent a heartbeat" if never else f"no heartbeat for {timings.hopeless.total_seconds():.0f} s"
+    return _lost(run, attempt, f"its host is out of reach: {still}", now, site)
 
 
 def _spread(run: Run, tries: int) -> float:

@@ -171,13 +171,15 @@ class Attempt:
     ending_at: datetime | None = None  # EC2 says that it is shutting down or stopping
     machine_gone_at: datetime | None = None  # EC2 says that it is no longer running
     terminate_asked_at: datetime | None = None
-    observed_at: datetime | None = None  # EC2 was last asked about the machine
+    observed_at: datetime | None = None  # EC2, or its host, was last asked about the machine
+    unreachable_since: datetime | None = None  # its host gave no answer, then and ever since
     resumed_from: int | None = None  # step
     resumed_checkpoint: str = ""
     last_step: int = 0  # newest step seen
     # Of several machines, by rank; `instance_id` is the first one's. What is said above of one machine is then the
     # first beat of any, the earliest deadline, and the end of the last. Empty with one machine.
     members: tuple[Member, ...] = ()
+    asked_at: datetime | None = None  # it was asked to drain, since a person wants its host empty
     parted_at: datetime | None = None  # its ranks said that they have lost each other
     hung_at: datetime | None = None  # it got nowhere and was asked for its stacks
     paid_until: datetime | None = None  # its time is set aside in the account's books up to then

@@ -23,3 +23,4 @@ class Site:
     home: str = ""  # region of the bucket; empty: fetching a checkpoint costs nothing anywhere
     transfer: Transfer = field(default_factory=Transfer)  # of a checkpoint into another region
     budget: Budget | None = None  # of the account; None: it has no ceiling
+    own: tuple[Pool, ...] = ()  # pools of hosts of one's own that take runs; read for runs that ask for them

@@ -42,6 +42,14 @@ LONGEST_REUNION_S = 3600
 MOST_NODES = 32  # the index entries of all machines of an attempt go into one transaction
 
 
+class OwnMachines(Enum):
+    """Where hosts of one's own stand on the ladder."""
+
+    FIRST = "first"
+    LAST = "last"
+    NEVER = "never"
+
+
 class NoCheckpoint(Enum):
     """What to do when a machine was lost and no verified checkpoint exists."""
 
@@ -130,6 +138,8 @@ class Spec:
     deadline_hours: float | None = None  # the same, counted from the submission
     total_steps: int | None = None  # of the whole run; None: what the script says in its heartbeats
     training_hours: float | None = None  # of the whole run, as you expect; it counts until the run's own pace tells
+    own_machines: OwnMachines = OwnMachines.NEVER  # when to ask the hosts that are registered with the stack
+    own_kinds: tuple[str, ...] = ()  # kinds of these hosts that will do; empty: any
     failover: bool = True
     on_no_checkpoint: NoCheckpoint = NoCheckpoint.RESTART
     env: dict[str, str] = field(default_factory=dict)
@@ -190,11 +200,14 @@ def checked_run_id(text: str) -> str:
     return text
 
 
-def pools_of(spec: Spec, zones: tuple[tuple[str, str], ...]) -> tuple[Pool, ...]:
+def pools_of(spec: Spec, zones: tuple[tuple[str, str], ...], own: tuple[Pool, ...] = ()) -> tuple[Pool, ...]:
     """Every pool the spec allows, preferred first: reservations, then types in its order, Spot before on-demand.
+
+    Hosts of one's own come first or last, as it says.
 
     Args:
         zones: (region, zone) of each subnet of the stack.
+        own: pools of the hosts that take runs at present.
     """
     open_zones = [(r, z) for r, z in zones if not spec.zones or z in spec.zones]
     markets = [Market.SPOT] + ([Market.ON_DEMAND] if spec.on_demand else [])
@@ -206,7 +219,16 @@ def pools_of(spec: Spec, zones: tuple[tuple[str, str], ...]) -> tuple[Pool, ...]
     )
     types = spec.instance_types
     sold = {r: spec.offered.get(r, ()) if spec.offered else types for r, _ in open_zones}
-    return bought + tuple(Pool(r, z, t, m.value) for m in markets for t in types for r, z in open_zones if t in sold[r])
+    sale = bought + tuple(Pool(r, z, t, m.value) for m in markets for t in types for r, z in open_zones if t in sold[r])
+    if not asks_own(spec):
+        return sale
+    fit = tuple(pool for pool in own if not spec.own_kinds or pool.instance_type in spec.own_kinds)
+    return fit + sale if spec.own_machines is OwnMachines.FIRST else sale + fit
+
+
+def asks_own(spec: Spec) -> bool:
+    """Whether hosts of one's own are asked at all. Images and gangs stay on EC2."""
+    return spec.own_machines is not OwnMachines.NEVER and not spec.image and spec.nodes == 1
 
 
 def _usable(kind: type, data: dict[str, Any], bad: list[str], where: str) -> dict[str, Any]:
@@ -296,6 +318,12 @@ def _problems(spec: Spec) -> list[str]:
         found.append("image: pin it by digest, name@sha256:…")
     if spec.code_digest and not SHA256.match(spec.code_digest):
         found.append("code_digest: 64 hexadecimal digits were expected")
+    if spec.image and spec.own_machines is not OwnMachines.NEVER:
+        found.append("own_machines: hosts run code bundles, not images; leave one of the two out")
+    if spec.nodes > 1 and spec.own_machines is not OwnMachines.NEVER:
+        found.append("own_machines: a host trains alone, and nodes asks for several machines; leave one of the two out")
+    if spec.own_kinds and spec.own_machines is OwnMachines.NEVER:
+        found.append("own_kinds says which hosts will do, and own_machines that none is asked: set it to first or last")
     if spec.image and spec.code_key:
         found.append("code and image exclude each other")
     return found + _gang_problems(spec) + _limit_problems(spec) + _market_problems(spec)

@@ -72,7 +72,7 @@ class Agent:
         self._beater.stop(self._timings.poll)
         self._prefetch.stop()
         self._shipper.flush(self._timings.poll)
-        reclaim = reclaim_seen(self._services.metadata, self._logbook)
+        reclaim = None if self._me.host else reclaim_seen(self._services.metadata, self._logbook)
         if report is not None:
             deliver(
                 report, self._services.live, self._services.publisher, self._logbook, self._programs.stop_asked,
@@ -84,13 +84,14 @@ class Agent:
                 self._shipper.close(self._timings.poll * 4)
                 return successor
         drained = report is not None and report.stage == "program" and report.code == EXIT_DRAINED
-        if (drained and self._gang is None) or reclaim is not None:
+        if (drained and self._gang is None and not self._me.host) or reclaim is not None:
             self._idle()
         elif report is not None and report.code not in (EXIT_DONE, EXIT_FENCED):
             self._stay()
         self._logbook.say("this machine ends now")
         self._shipper.close(self._timings.poll * 4)
-        end_machine(self._logbook)
+        if not self._me.host:  # a host outlives its machines: its keeper ends what is left of this one
+            end_machine(self._logbook)
         return None
 
     def _report(self) -> ExitReport | None:

@@ -42,6 +42,7 @@ class Identity:
     node: int = 0  # rank of this machine in its gang; as the run's row says
     nodes: int = 1  # machines of the attempt
     address: str = ""  # at which the others reach this machine; of a gang only
+    host: str = ""  # one's own, that this machine is on; empty: it is EC2's
 
     @property
     def cache(self) -> Path:
@@ -84,6 +85,7 @@ def read_identity(environ: Mapping[str, str]) -> Identity:
         region=environ["AWS_REGION"],
         work=Path(environ["SPOTRELAY_WORK"]),
         time_scale=_scale(environ.get("SPOTRELAY_TIME_SCALE") or "1"),
+        host=environ.get("SPOTRELAY_ON_HOST", ""),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from spotrelay.core.codec import from_json, to_json
 from spotrelay.core.errors import Contention, InvalidInput, Unavailable
+from spotrelay.core.hosts import is_host
 from spotrelay.core.notice import InstanceState
 from spotrelay.core.placement import FailureScope, Pool, Refusal, Rung
 from spotrelay.core.ports import CROWD, LaunchAnswer, Machine
@@ -73,6 +74,7 @@ class MemoryMachines:
         """The exact request, ready to be stored and sent."""
         request = {
             "ClientToken": f"{run_id}.{generation}.{launch}",
+            "Region": rung.pools[0].region,
             "RunId": run_id,
             "Generation": generation,
             "Launch": launch,
@@ -100,13 +102,14 @@ class MemoryMachines:
                 self._tokens[wanted["ClientToken"]] = (wanted, answer)
             return answer
 
-    def find(self, run_id: str, launch: int) -> Machine | None:
+    def find(self, run_id: str, launch: int, region: str = "") -> Machine | None:
         """The machine that this launch made, if EC2 shows one."""
         with self._lock:
-            shown = [self._machines[i] for i in self._shown()]
+            everywhere = [self._machines[i] for i in self._shown()]
+            shown = [m for m in everywhere if not region or m.pool.region == region]
             mine = next((m for m in shown if (m.run_id, m.launch) == (run_id, launch)), None)
             if mine is None:
-                self._need(self._cut)
+                self._need(self._cut & {region} if region else self._cut)
             return mine
 
     def find_all(self, run_id: str, launch: int) -> tuple[Machine, ...]:
@@ -262,7 +265,8 @@ class MemoryMachines:
         return Refusal(pool, line.scope, line.code, f"no {pool}", now)
 
     def _start(self, request: dict[str, Any], pool: Pool, now: datetime) -> str:
-        instance_id = f"i-{len(self._machines) + 1:017x}"
+        kind = "h" if is_host(pool.region) else "i"
+        instance_id = f"{kind}-{len(self._machines) + 1:017x}"
         self._machines[instance_id] = Machine(
             instance_id,
             InstanceState.PENDING,

@@ -19,7 +19,7 @@ from spotrelay.core.errors import Contention, InvalidInput, OutcomeUnknown
 from spotrelay.core.placement import FailureScope, Pool, Rung
 from spotrelay.core.requirements import Requirements, matching
 from spotrelay.localcloud.client import LocalCloud
-from spotrelay.testing.contracts.machines import Ec2UnderTest, MachinesContract, launched
+from spotrelay.testing.contracts.machines import ChoosingContract, Ec2UnderTest, launched
 from spotrelay.testing.contracts.samples import NOON, new_id
 from tests.aws.wire import count, lose_replies, no_endpoint
 
@@ -87,7 +87,7 @@ def ec2(cloud: LocalCloud, places: Places, ours: Clients) -> Ec2UnderTest:
     return Ec2UnderTest(machines, pools, refuse, Pool(AWAY, f"{AWAY}a", "g5.xlarge"), cut_off, run_short)
 
 
-class TestEc2Machines(MachinesContract):
+class TestEc2Machines(ChoosingContract):
     """The suite's own fixture is given by the module's."""
 
     @pytest.fixture

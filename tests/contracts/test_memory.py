@@ -10,7 +10,7 @@ from spotrelay.core.placement import FailureScope, Pool
 from spotrelay.core.ports import Clock, ObjectStore
 from spotrelay.testing import ManualClock, MemoryMachines, MemoryObjects, MemoryPublisher, MemoryStore, MemorySwitch
 from spotrelay.testing.contracts.live_store import LiveStoreContract
-from spotrelay.testing.contracts.machines import Ec2UnderTest, MachinesContract
+from spotrelay.testing.contracts.machines import ChoosingContract, Ec2UnderTest
 from spotrelay.testing.contracts.object_store import ObjectStoreContract
 from spotrelay.testing.contracts.publisher import PublisherContract, PublisherUnderTest
 from spotrelay.testing.contracts.run_store import RunStoreContract
@@ -46,7 +46,7 @@ class TestMemoryObjects(RaceAtLength, ObjectStoreContract):
         return MemoryObjects()
 
 
-class TestMemoryMachines(RaceAtLength, MachinesContract):
+class TestMemoryMachines(RaceAtLength, ChoosingContract):
     @pytest.fixture
     def ec2(self) -> Ec2UnderTest:
         machines = MemoryMachines()
