@@ -11,9 +11,10 @@ from spotrelay.core.checkpoint import (
     Checkpoint,
     CheckpointId,
     awaiting_verification,
+    manifest_key,
     resume_candidate,
 )
-from spotrelay.core.errors import LeaseHeld
+from spotrelay.core.errors import LeaseHeld, Missing
 from spotrelay.core.lease import Lease
 from spotrelay.core.live import Phase
 from spotrelay.core.run import Run
@@ -99,6 +100,22 @@ def take_lease(gate: Gate) -> Lease:
         except LeaseHeld:
             gate.pulse.set(phase=Phase.WAITING)
             gate.pause(identity.timings.poll.total_seconds() / 5)
+
+
+def newest_number(gate: Gate, lease: Lease) -> int:
+    """The highest number of a save that this attempt has used, committed or not.
+
+    Ranks that were started again within their attempt may have lost their predecessors between the manifest and
+    the commit, and no number is used twice.
+    """
+    number = lease.save
+    while True:
+        key = manifest_key(lease.run_id, lease.generation, number + 1)
+        try:
+            gate.call(lambda key=key: gate.ports.objects.head(key))  # type: ignore[misc]
+        except Missing:
+            return number
+        number += 1
 
 
 def choose(gate: Gate, damaged: frozenset[CheckpointId]) -> Checkpoint | None:

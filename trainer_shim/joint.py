@@ -6,11 +6,10 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from spotrelay.core.checkpoint import Commit, Health, SaveReason, manifest_key
+from spotrelay.core.checkpoint import Commit, Health, SaveReason
 from spotrelay.core.codec import from_json, to_json
-from spotrelay.core.errors import Fenced, Missing
+from spotrelay.core.errors import Fenced
 from spotrelay.core.health import Judgement, joined
-from spotrelay.core.lease import Lease
 from trainer_shim.acknowledging import Acknowledgement, NotAcknowledged, join
 from trainer_shim.agreement import PATIENCE_S
 from trainer_shim.base import Base, Memory
@@ -25,21 +24,6 @@ from trainer_shim.snapshot import Cargo, Snapshot, Torn
 from trainer_shim.tree import Leaf
 from trainer_shim.uploading.carrier import CarrierHere
 from trainer_shim.wiring import Ports
-
-
-def newest_number(ports: Ports, lease: Lease) -> int:
-    """The highest number of a save that this attempt has used, committed or not.
-
-    Ranks that were started again within their attempt may have lost their predecessors between the manifest and
-    the commit, and no number is used twice.
-    """
-    number = lease.save
-    while True:
-        try:
-            ports.objects.head(manifest_key(lease.run_id, lease.generation, number + 1))
-        except Missing:
-            return number
-        number += 1
 
 
 class Joint:

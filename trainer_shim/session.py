@@ -14,12 +14,12 @@ from spotrelay.core.live import ASK_DRAIN, ASK_STACKS, EXIT_DRAINED, EXIT_FENCED
 from trainer_shim.agreement import Agreement, Moment, Word
 from trainer_shim.checking import Check
 from trainer_shim.checkpointer import Checkpointer, Data
-from trainer_shim.entry import Ended, Gate, NothingToResume, take_lease
+from trainer_shim.entry import Ended, Gate, NothingToResume, newest_number, take_lease
 from trainer_shim.environment import Identity
 from trainer_shim.framework import Framework, Replicas
 from trainer_shim.herald import Herald
 from trainer_shim.history import costs_of
-from trainer_shim.joint import Joint, newest_number
+from trainer_shim.joint import Joint
 from trainer_shim.marker import Marker, exit_status
 from trainer_shim.patience import Cancelled, persevere
 from trainer_shim.progress import Progress
@@ -170,7 +170,7 @@ class Session:
         lease = take_lease(gate)
         if self._team.size == 1:
             return lease
-        return replace(lease, save=gate.call(lambda: newest_number(self._ports, lease)))
+        return replace(lease, save=newest_number(gate, lease))
 
     def _see_that_rollbacks_can_be_made(self) -> None:
         if not self._framework.rolls_back:

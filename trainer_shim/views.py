@@ -23,7 +23,6 @@ class View:
 
     arrays: dict[str, Any]  # the table, only of what this rank needs
     state: Any  # the tree
-    shards: tuple[int, ...]  # numbers of those that it has to read
 
 
 def everything(name: str, shape: tuple[int, ...]) -> Box | None:
@@ -50,8 +49,7 @@ def view(tree: dict[str, Any], rank: int, wanted: Wanted = everything) -> View:
         raise TypeError("no table of arrays, or no state")
     apart = "ranks" in tree or "sharded" in tree["state"]
     arrays = {name: table[name] for name in sorted(_named(state))} if apart else table
-    shards = tuple(sorted({shard for each in arrays.values() for shard, *_ in each["at"]}))
-    return View(arrays, state, shards)
+    return View(arrays, state)
 
 
 def _gathered(tree: dict[str, Any], table: dict[str, Any], state: Any, wanted: Wanted) -> tuple[dict[str, Any], Any]:

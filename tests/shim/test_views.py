@@ -9,7 +9,7 @@ import pytest
 
 from spotrelay.core.errors import InvalidInput
 from trainer_shim.layouts import Box, check_tiling
-from trainer_shim.views import view
+from trainer_shim.views import View, view
 
 NAME = "models/model/w"
 Tree = dict[str, Any]
@@ -30,6 +30,11 @@ def saved(ranks: int = 4) -> Tree:
     return {"arrays": table(0), "state": state, "ranks": [{}, *others]}
 
 
+def shards_of(found: View) -> tuple[int, ...]:
+    """Numbers of those that have to be read."""
+    return tuple(sorted({shard for each in found.arrays.values() for shard, *_ in each["at"]}))
+
+
 @pytest.mark.parametrize(
     ("rank", "want", "shards"),
     [(0, Box((0, 0), (2, 3)), (0,)), (0, Box((1, 0), (2, 3)), (0, 1)), (1, Box((4, 0), (4, 3)), (2, 3))],
@@ -38,7 +43,7 @@ def saved(ranks: int = 4) -> Tree:
 def test_only_what_is_needed_is_read(rank: int, want: Box, shards: tuple[int, ...]) -> None:
     found = view(saved(), rank, lambda name, shape: want)
 
-    assert found.shards == shards
+    assert shards_of(found) == shards
     assert found.state["models"]["model"]["w"] == {"sharded": NAME}
     assert [tuple(each["offsets"]) for each in found.state["sharded"][NAME]["chunks"]] == [
         (2 * shard, 0) for shard in shards
@@ -46,18 +51,18 @@ def test_only_what_is_needed_is_read(rank: int, want: Box, shards: tuple[int, ..
 
 
 def test_a_process_by_itself_reads_all_of_it() -> None:
-    assert view(saved(), 0).shards == (0, 1, 2, 3)
+    assert shards_of(view(saved(), 0)) == (0, 1, 2, 3)
 
 
 def test_a_rank_whose_piece_is_empty_reads_nothing() -> None:
-    assert view(saved(), 3, lambda name, shape: Box((8, 0), (0, 3))).shards == ()
+    assert shards_of(view(saved(), 3, lambda name, shape: Box((8, 0), (0, 3)))) == ()
 
 
 def test_a_piece_that_several_ranks_have_is_taken_once() -> None:
     tree = saved(2)
     tree["ranks"] += [{"arrays": tree["arrays"], "state": {**tree["state"], "models": {}}}]
 
-    assert view(tree, 0).shards == (0, 1)
+    assert shards_of(view(tree, 0)) == (0, 1)
 
 
 def test_a_second_name_for_the_same_pieces_needs_no_array_of_its_own() -> None:

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NoReturn, TypeVar
 
-from spotrelay.core.checkpoint import CheckpointId, Commit, manifest_key
-from spotrelay.core.errors import Fenced, Missing, SpotrelayError
+from spotrelay.core.checkpoint import CheckpointId, Commit
+from spotrelay.core.errors import Fenced, SpotrelayError
 from spotrelay.core.live import EXIT_DRAINED, EXIT_FENCED, Phase
 from trainer_shim import wiring
-from trainer_shim.entry import Ended, Gate, NothingToResume, choose, take_lease
+from trainer_shim.entry import Ended, Gate, NothingToResume, choose, newest_number, take_lease
 from trainer_shim.environment import Identity, read_identity
 from trainer_shim.frameworks import torch_ranks
 from trainer_shim.frameworks.torch_dcp_ranks import Accord
@@ -79,8 +79,6 @@ class Attempt:
     def next_save(self) -> int:
         """A number that no save of this attempt has, also none of an earlier process of it. On rank 0."""
         self._save += 1
-        while self._taken(self._save):
-            self._save += 1
         return self._save
 
     def commit(self, commit: Commit) -> None:
@@ -145,7 +143,8 @@ class Attempt:
         run = self.call(lambda: store.read_run(identity.run_id))
         beat = run.heartbeat(identity.generation)
         self._pulse.start(beat.counter if beat is not None else 0)
-        self._save = take_lease(self._gate).save
+        lease = take_lease(self._gate)
+        self._save = newest_number(self._gate, lease)
         self.code = run.spec.code_digest or run.spec.image
         self._pulse.set(at_once=True, phase=Phase.TRAINING)
 
@@ -183,12 +182,3 @@ class Attempt:
                 self.ports.store.release_lease(identity.run_id, identity.generation, identity.instance_id)
             except SpotrelayError as error:
                 say(f"the lease could not be given back; the control plane will take it: {error}")
-
-    def _taken(self, save: int) -> bool:
-        # A manifest without a commit was left by a process of this attempt that died between the two.
-        key = manifest_key(self.identity.run_id, self.identity.generation, save)
-        try:
-            self.call(lambda: self.ports.objects.head(key))
-        except Missing:
-            return False
-        return True
