@@ -56,7 +56,7 @@ def test_killed_at_any_request_of_the_second_checkpoint(
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-@pytest.mark.parametrize("about", ["digest", "put.*shards/000001"], ids=["hash", "put"])
+@pytest.mark.parametrize("about", ["seal", "put.*shards/000001"], ids=["hash", "put"])
 def test_killed_while_the_upload_process_works_for_it(
     cluster: Cluster, expected: dict[str, Any], about: str, moment: str
 ) -> None:
