@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
+import yaml
 
 from spotrelay.core.claim import claim
 from spotrelay.core.decide import decide
@@ -379,3 +381,12 @@ def test_sending_is_as_for_one_machine() -> None:
     run = reserved(submitted(GANG))
 
     assert isinstance(decide(run, NOON, SITE), Send)
+
+
+def test_the_example_of_a_gang_is_a_spec_that_works() -> None:
+    example = Path(__file__).parents[2] / "examples" / "gang.yaml"
+
+    spec = parse_spec(yaml.safe_load(example.read_text()))
+
+    assert (spec.nodes, spec.command[0]) == (2, "torchrun")
+    assert (example.parent / spec.command[2]).is_file()
