@@ -10,31 +10,47 @@ import dataclasses
 import json
 import types
 import typing
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeVar
 
 from spotrelay.core.errors import InvalidInput
 
 T = TypeVar("T")
+Reader = Callable[[Any, str], Any]  # of the data and where it stands
+
+PLAIN = frozenset((str, int, float, bool, type(None)))  # written as they are
 
 
 def to_json(value: Any) -> Any:
     """The JSON form of a value made of dataclasses, enums, times, tuples, dicts and scalars."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat()
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if isinstance(value, (tuple, list)):
-        return [to_json(item) for item in value]
-    if isinstance(value, dict):
-        return {str(key): to_json(item) for key, item in value.items()}
-    return value
+    return _writer(type(value))(value)
+
+
+@cache
+def _writer(kind: type) -> Callable[[Any], Any]:
+    """How values of this class are written; found once, since a row has hundreds of them."""
+    if dataclasses.is_dataclass(kind):
+        names = tuple(field.name for field in dataclasses.fields(kind))
+        return lambda value: {name: _written(getattr(value, name)) for name in names}
+    if issubclass(kind, Enum):
+        return lambda value: value.value
+    if issubclass(kind, datetime):
+        return lambda value: value.astimezone(UTC).isoformat()
+    if issubclass(kind, timedelta):
+        return lambda value: value.total_seconds()
+    if issubclass(kind, (tuple, list)):
+        return lambda value: [_written(item) for item in value]
+    if issubclass(kind, dict):
+        return lambda value: {str(key): _written(item) for key, item in value.items()}
+    return lambda value: value
+
+
+def _written(value: Any) -> Any:
+    kind = type(value)
+    return value if kind in PLAIN else _writer(kind)(value)
 
 
 def from_json(kind: type[T], data: Any, where: str = "") -> T:
@@ -118,24 +134,27 @@ def field_types(kind: type) -> dict[str, Any]:
 
 
 def _read(kind: Any, data: Any, where: str) -> Any:
+    return _reader(kind)(data, where)
+
+
+@cache
+def _reader(kind: Any) -> Reader:
+    """How values of this kind are read; found once, as for writing."""
     origin = typing.get_origin(kind)
     if kind is Any:
-        return data
+        return lambda data, where: data
     if origin in (typing.Union, types.UnionType):
-        return _read_optional(kind, data, where)
+        inner = _reader(_inner(kind))
+        return lambda data, where: None if data is None else inner(data, where)
     if origin is tuple:
-        return _read_tuple(kind, data, where)
+        return partial(_read_tuple, _reader(typing.get_args(kind)[0]))
     if origin is dict:
-        return _read_dict(kind, data, where)
+        return partial(_read_dict, _reader(typing.get_args(kind)[1]))
     if dataclasses.is_dataclass(kind):
-        return _read_dataclass(typing.cast(type, kind), data, where)
-    return _read_scalar(kind, data, where)
-
-
-def _read_optional(kind: Any, data: Any, where: str) -> Any:
-    if data is None:
-        return None
-    return _read(_inner(kind), data, where)
+        return partial(_read_dataclass, typing.cast(type, kind))
+    if kind in (str, bool):
+        return partial(_read_exactly, kind)
+    return partial(_read_scalar, kind)
 
 
 def _inner(optional: Any) -> Any:
@@ -146,31 +165,39 @@ def _required(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-def _read_tuple(kind: Any, data: Any, where: str) -> tuple[Any, ...]:
+def _read_tuple(item: Reader, data: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(data, (list, tuple)):
         raise InvalidInput(f"{where}: a list was expected, not {data!r}")
-    item = typing.get_args(kind)[0]
-    return tuple(_read(item, entry, f"{where}[{i}]") for i, entry in enumerate(data))
+    return tuple([item(entry, f"{where}[{i}]") for i, entry in enumerate(data)])
 
 
-def _read_dict(kind: Any, data: Any, where: str) -> dict[str, Any]:
+def _read_dict(item: Reader, data: Any, where: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise InvalidInput(f"{where}: a mapping was expected, not {data!r}")
-    item = typing.get_args(kind)[1]
-    return {str(key): _read(item, entry, f"{where}.{key}") for key, entry in data.items()}
+    return {str(key): item(entry, f"{where}.{key}") for key, entry in data.items()}
 
 
 def _read_dataclass(kind: type, data: Any, where: str) -> Any:
     if not isinstance(data, dict):
         raise InvalidInput(f"{where}: a mapping was expected, not {data!r}")
-    hints = field_types(kind)
     values: dict[str, Any] = {}
-    for field in dataclasses.fields(kind):
-        if field.name in data:
-            values[field.name] = _read(hints[field.name], data[field.name], f"{where}.{field.name}")
-        elif _required(field):
-            raise InvalidInput(f"{where}.{field.name}: missing")
+    for name, reader, required in _field_readers(kind):
+        if name in data:
+            values[name] = reader(data[name], f"{where}.{name}")
+        elif required:
+            raise InvalidInput(f"{where}.{name}: missing")
     return kind(**values)
+
+
+@cache
+def _field_readers(kind: type) -> tuple[tuple[str, Reader, bool], ...]:
+    """Each field's name, how it is read, and whether it must be there."""
+    hints = field_types(kind)
+    return tuple((f.name, _reader(hints[f.name]), _required(f)) for f in dataclasses.fields(kind))
+
+
+def _read_exactly(kind: type, data: Any, where: str) -> Any:
+    return data if type(data) is kind else _read_scalar(kind, data, where)
 
 
 def _read_scalar(kind: Any, data: Any, where: str) -> Any:

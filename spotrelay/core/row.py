@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from typing import Any, TypeVar
 
 from spotrelay.core.codec import from_json, to_json
@@ -11,6 +12,7 @@ from spotrelay.core.run import LOADED_BESIDE, Run
 
 T = TypeVar("T")
 
+IN_THE_ROW = tuple(field.name for field in fields(Run) if field.name not in LOADED_BESIDE)
 SCHEMA = 1  # of rows and items; a reader refuses a higher one by name
 
 
@@ -50,8 +52,7 @@ def check_schema(written: Any, what: str) -> None:
 
 def encode_run(run: Run) -> str:
     """A run's row, without what is read beside it."""
-    data = to_json(run)
-    return _text({key: value for key, value in data.items() if key not in LOADED_BESIDE})
+    return _text({name: to_json(getattr(run, name)) for name in IN_THE_ROW})
 
 
 def decode_run(text: str, run_id: str) -> Run:
