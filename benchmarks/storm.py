@@ -30,7 +30,7 @@ from handlers.control import ControlPlane
 from handlers.kinds import FROM_EC2, FROM_US
 from handlers.settings import LOST_RACES
 from handlers.sweep import sweep
-from spotrelay.core.errors import LeaseHeld
+from spotrelay.core.errors import Fenced, LeaseHeld
 from spotrelay.core.line import Pace
 from spotrelay.core.live import Heartbeat, Phase
 from spotrelay.core.notice import InstanceState
@@ -69,10 +69,14 @@ class Queue:
     def take(self, most: int) -> list[dict[str, Any]]:
         while self._hidden and self._hidden[0][0] <= self._clock():
             self._seen.append(heapq.heappop(self._hidden)[2])
-        self._dice.shuffle(self._seen)
-        taken, self._seen = self._seen[:most], self._seen[most:]
+        taken = [self._any() for _ in range(min(most, len(self._seen)))]
         self.received += len(taken)
         return taken
+
+    def _any(self) -> dict[str, Any]:
+        at = self._dice.randrange(len(self._seen))
+        self._seen[at], self._seen[-1] = self._seen[-1], self._seen[at]
+        return self._seen.pop()
 
     @property
     def waiting(self) -> int:
@@ -142,6 +146,8 @@ class Storm:
                 self.calls_by_second[second] = self.launch_calls - before
                 if self.is_quiet():
                     return float(second)
+                if second % 300 == 299:
+                    print(f"{second + 1} simulated s: {len(self.at_work)} runs train", flush=True)
                 self.world.clock.advance(SECOND)
         return float("inf")
 
@@ -185,6 +191,8 @@ class Storm:
             self.world.store.take_lease(machine.run_id, machine.generation, machine.instance_id)
         except LeaseHeld:
             self.later(5 * SECOND, lambda: self.take_over(machine))
+            return
+        except Fenced:  # a twin, which must not exist: what is counted in the end tells of it
             return
         self.at_work[machine.run_id] = machine.generation
         self.world.beat(machine.run_id, machine.generation, first_step=True)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -18,6 +18,7 @@ from spotrelay.core.run import Run
 EXPERIENCE = "EXPERIENCE"
 SMALL = 700  # bytes of a heartbeat, lease, commit, verdict or timeline item, rounded up
 INDEX_ENTRY = 100  # bytes of one entry of the due index
+BESIDE = 400  # bytes of a row's attributes beside its body
 EC2_PAGE = 1000
 SQS_BATCH = 10
 
@@ -41,14 +42,15 @@ def _write(operation: str, partition: str, size: int = SMALL, factor: int = 1) -
     return Request("dynamodb", operation, partition, 0.0, float(max(ceil(size / 1024), 1) * factor))
 
 
-def _size(run: Run) -> int:
-    return len(encode_run(run)) + 400  # attributes beside the body
+def size_of(run: Run) -> int:
+    """Bytes of a run's row."""
+    return len(encode_run(run)) + BESIDE
 
 
-def of_load(run: Run) -> Iterator[Request]:
+def of_load(run: Run, size: Callable[[Run], int] = size_of) -> Iterator[Request]:
     """Reading a run with everything beside it."""
     row, live = layout.run_key(run.run_id), layout.live_key(run.run_id)
-    yield _read("GetItem", row, _size(run))
+    yield _read("GetItem", row, size(run))
     yield _read("GetItem", live)
     yield _read("Query", live, SMALL * max(len(run.heartbeats), 1))
     yield _read("Query", live, SMALL * max(len(run.reports), 1))
@@ -57,12 +59,12 @@ def of_load(run: Run) -> Iterator[Request]:
         yield _read("Query", row, SMALL * len(run.checkpoints))
 
 
-def of_save(before: Run, after: Run) -> Iterator[Request]:
+def of_save(before: Run, after: Run, size: Callable[[Run], int] = size_of) -> Iterator[Request]:
     """Writing a row; with its news and new machines it is one transaction, which costs twice."""
     news, machines = len(layout.entry_items(after)), len(layout.instance_items(before, after))
     factor = 2 if news or machines else 1
     row = layout.run_key(after.run_id)
-    yield _write("TransactWriteItems" if factor == 2 else "PutItem", row, _size(after), factor)
+    yield _write("TransactWriteItems" if factor == 2 else "PutItem", row, size(after), factor)
     yield from (_write("part of it", row, SMALL, 2) for _ in range(news))
     yield from (_write("part of it", str(item["pk"]["S"]), 200, 2) for item in layout.instance_items(before, after))
     if before.due_at != after.due_at:  # the old entry goes, the new one comes
@@ -82,7 +84,7 @@ def of_due(found: Sequence[str]) -> Iterator[Request]:
 def of_owners(instance_ids: Sequence[str], found: dict[str, Run]) -> Iterator[Request]:
     """Looking machines and their runs up, a hundred in a request."""
     rows = {run.run_id: run for run in found.values()}
-    for many, each in ((len(instance_ids), 200), (len(rows), max(map(_size, rows.values()), default=0))):
+    for many, each in ((len(instance_ids), 200), (len(rows), max(map(size_of, rows.values()), default=0))):
         for start in range(0, many, 100):
             some = min(100, many - start)
             units = some * max(ceil(each / 4096), 1) * 0.5

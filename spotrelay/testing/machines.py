@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -62,6 +62,7 @@ class MemoryMachines:
         self._script: list[Capacity] = []
         self._tokens: dict[str, tuple[dict[str, Any], LaunchAnswer]] = {}
         self._machines: dict[str, Machine] = {}
+        self._by_launch: defaultdict[tuple[str, int], list[str]] = defaultdict(list)  # run and launch to ids
         self._hidden: set[str] = set()
         self._cut: set[str] = set()  # regions out of reach
         self._room: dict[Pool, int] = {}  # machines that a pool has at most
@@ -105,9 +106,8 @@ class MemoryMachines:
     def find(self, run_id: str, launch: int, region: str = "") -> Machine | None:
         """The machine that this launch made, if EC2 shows one."""
         with self._lock:
-            everywhere = [self._machines[i] for i in self._shown()]
-            shown = [m for m in everywhere if not region or m.pool.region == region]
-            mine = next((m for m in shown if (m.run_id, m.launch) == (run_id, launch)), None)
+            shown = (m for m in self._made_by(run_id, launch) if not region or m.pool.region == region)
+            mine = next(shown, None)
             if mine is None:
                 self._need(self._cut & {region} if region else self._cut)
             return mine
@@ -115,19 +115,17 @@ class MemoryMachines:
     def find_all(self, run_id: str, launch: int) -> tuple[Machine, ...]:
         """Every machine that this launch made; those that still run first."""
         with self._lock:
-            shown = [self._machines[i] for i in self._shown()]
+            mine = self._made_by(run_id, launch)
             self._need(self._cut)
-        mine = [m for m in shown if (m.run_id, m.launch) == (run_id, launch)]
         return tuple(sorted(mine, key=lambda m: (m.state.is_over, m.instance_id)))
 
     def states(self, instance_ids: tuple[str, ...], where: Mapping[str, str] | None = None) -> dict[str, InstanceState]:
         """EC2's state of each; GONE for one it does not know; one that may be out of reach is left out."""
         with self._lock:
-            shown = self._shown()
             known = {
-                i: self._machines[i].state if i in shown else InstanceState.GONE
+                i: self._machines[i].state if self._is_shown(i) else InstanceState.GONE
                 for i in instance_ids
-                if i in shown or not self._may_be_cut_off(i, where or {})
+                if self._is_shown(i) or not self._may_be_cut_off(i, where or {})
             }
             if instance_ids and not known:
                 self._need(self._cut)
@@ -207,7 +205,7 @@ class MemoryMachines:
     def adopt(self, machine: Machine) -> None:
         """Let a machine exist that no launch of this object made."""
         with self._lock:
-            self._machines[machine.instance_id] = machine
+            self._keep(machine)
 
     @property
     def machines(self) -> list[Machine]:
@@ -223,7 +221,22 @@ class MemoryMachines:
     # beneath
 
     def _shown(self) -> list[str]:
-        return [i for i, m in self._machines.items() if i not in self._hidden and m.pool.region not in self._cut]
+        return [i for i in self._machines if self._is_shown(i)]
+
+    def _is_shown(self, instance_id: str) -> bool:
+        machine = self._machines.get(instance_id)
+        return machine is not None and instance_id not in self._hidden and machine.pool.region not in self._cut
+
+    def _made_by(self, run_id: str, launch: int) -> list[Machine]:
+        """What EC2 shows of one launch, oldest first."""
+        return [self._machines[i] for i in self._by_launch.get((run_id, launch), ()) if self._is_shown(i)]
+
+    def _keep(self, machine: Machine) -> None:
+        old = self._machines.get(machine.instance_id)
+        if old is not None:
+            self._by_launch[old.run_id, old.launch].remove(old.instance_id)
+        self._machines[machine.instance_id] = machine
+        self._by_launch[machine.run_id, machine.launch].append(machine.instance_id)
 
     def _may_be_cut_off(self, instance_id: str, where: Mapping[str, str]) -> bool:
         return where[instance_id] in self._cut if instance_id in where else bool(self._cut)
@@ -250,8 +263,10 @@ class MemoryMachines:
 
     def _too_small(self, pool: Pool, nodes: int, now: datetime) -> Refusal | None:
         room = self._room.get(pool)
+        if room is None:  # the rule; else every launch would count every machine
+            return None
         used = sum(m.pool == pool and not m.state.is_over for m in self._machines.values())
-        if room is None or used + nodes <= room:
+        if used + nodes <= room:
             return None
         code, said = "InsufficientInstanceCapacity", f"no {nodes} times {pool}"
         return Refusal(pool, FailureScope.POOL, code, said, now)
@@ -267,15 +282,8 @@ class MemoryMachines:
     def _start(self, request: dict[str, Any], pool: Pool, now: datetime) -> str:
         kind = "h" if is_host(pool.region) else "i"
         instance_id = f"{kind}-{len(self._machines) + 1:017x}"
-        self._machines[instance_id] = Machine(
-            instance_id,
-            InstanceState.PENDING,
-            request["RunId"],
-            request["Generation"],
-            request["Launch"],
-            pool,
-            now,
-        )
+        run_id, generation, launch = request["RunId"], request["Generation"], request["Launch"]
+        self._keep(Machine(instance_id, InstanceState.PENDING, run_id, generation, launch, pool, now))
         return instance_id
 
 

@@ -6,8 +6,10 @@ import base64
 import hashlib
 import threading
 import zlib
+from bisect import bisect_left, insort
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice, takewhile
 
 from spotrelay.aws.checksums import checksum_of
 from spotrelay.core.errors import AlreadyExists, Damaged, InvalidInput, Missing, Unavailable
@@ -52,6 +54,7 @@ class MemoryObjects:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._keys: dict[str, list[_Version]] = {}  # oldest first
+        self._sorted: list[str] = []  # the same keys, for listings
         self._count = 0
 
     def put(self, key: str, body: Body, checksum: str = "") -> StoredObject:
@@ -90,15 +93,17 @@ class MemoryObjects:
         """Take one version out of the bucket for good."""
         with self._lock:
             kept = [v for v in self._keys.get(key, []) if v.version_id != version_id]
-            self._keys = {**self._keys, key: kept} if kept else {k: v for k, v in self._keys.items() if k != key}
+            if kept:
+                self._keys[key] = kept
+            elif self._keys.pop(key, None) is not None:
+                del self._sorted[bisect_left(self._sorted, key)]
 
     def list_versions(self, prefix: str) -> Iterator[StoredObject]:
         """Every version under a prefix that is not a delete marker, newest of each key first."""
         with self._lock:
             found = [
                 replace(_shown(key, version, latest=version is self._keys[key][-1]), checksum="")
-                for key in sorted(self._keys)
-                if key.startswith(prefix)
+                for key in self._under(prefix)
                 for version in reversed(self._keys[key])
                 if version.body is not None
             ]
@@ -114,7 +119,7 @@ class MemoryObjects:
     def hide(self, key: str) -> None:
         """Put a delete marker on top; the versions beneath stay."""
         with self._lock:
-            self._keys.setdefault(key, []).append(_Version(self._next_id(), None, "", ""))
+            self._append(key, _Version(self._next_id(), None, "", ""))
 
     def remove(self, key: str, version_id: str | None = None) -> None:
         """Delete one version for good; the latest when none is named."""
@@ -154,8 +159,19 @@ class MemoryObjects:
 
     def _add(self, key: str, body: bytes) -> _Version:
         version = _Version(self._next_id(), body, _etag(body), checksum(body))
-        self._keys.setdefault(key, []).append(version)
+        self._append(key, version)
         return version
+
+    def _append(self, key: str, version: _Version) -> None:
+        if key not in self._keys:
+            self._keys[key] = []
+            insort(self._sorted, key)
+        self._keys[key].append(version)
+
+    def _under(self, prefix: str) -> Iterator[str]:
+        """Keys that begin like this, in order."""
+        start = bisect_left(self._sorted, prefix)
+        return takewhile(lambda key: key.startswith(prefix), islice(self._sorted, start, None))
 
     def _swap(self, key: str, old: _Version, new: _Version) -> None:
         self._keys[key] = [new if version is old else version for version in self._keys[key]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,12 +12,16 @@ from typing import Any
 import boto3
 import pytest
 
+from benchmarks.scale import __main__ as command
 from benchmarks.scale import idle, requests, storms
 from benchmarks.scale.money import million_minutes
 from spotrelay.aws.clients import Clients
 from spotrelay.aws.run_store import DynamoRunStore
+from spotrelay.core.errors import Contention
 from spotrelay.core.placement import Pool
+from spotrelay.core.ports import LaunchAnswer
 from spotrelay.core.run import Attempt, AttemptState, Run, note
+from spotrelay.testing import MemoryMachines
 from spotrelay.testing.ministack import ministack
 from tests.aws.resources import new_table
 from tests.handlers.plane import SPEC
@@ -67,6 +71,55 @@ def test_a_doubled_storm_beyond_ec2s_rate_ends_with_exactly_one_replacement_each
     assert storm["exact"]
     assert storm["replacements"] == storm["runs_with_one_replacement"] == 200
     assert storm["least_possible_s"] == 18
+
+
+class ForgetfulMachines(MemoryMachines):
+    """EC2 without tokens: the same request sent again makes another machine."""
+
+    def launch(self, request: Mapping[str, Any], now: datetime, *, first: bool = False) -> LaunchAnswer:
+        answer = super().launch(request, now, first=first)
+        if request["RunId"] == "run-00003" and request["Generation"] == 2:
+            super().launch({**request, "ClientToken": "another"}, now, first=first)
+        return answer
+
+
+def test_a_storm_in_which_a_launch_happens_twice_is_not_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.storm.MemoryMachines", ForgetfulMachines)
+
+    found = storms.measure(10, "--longest", "300")
+
+    assert found["replacements"] == 11
+    assert not found["exact"]
+
+
+class BarrenMachines(MemoryMachines):
+    """EC2 that has no capacity left for one of the runs."""
+
+    def launch(self, request: Mapping[str, Any], now: datetime, *, first: bool = False) -> LaunchAnswer:
+        if request["RunId"] == "run-00003" and request["Generation"] == 2:
+            raise Contention("EC2 answers RequestLimitExceeded: send the same request later")
+        return super().launch(request, now, first=first)
+
+
+def test_a_storm_that_leaves_a_run_without_its_replacement_is_not_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.storm.MemoryMachines", BarrenMachines)
+
+    found = storms.measure(10, "--longest", "300")
+
+    assert found["replacements"] == 9
+    assert not found["exact"]
+
+
+def test_the_command_fails_when_a_storm_is_not_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "benchmarks.scale.storms.raged", lambda storm: {**dict.fromkeys(storms.KEPT, 4), "machines_alive": 3}
+    )
+    monkeypatch.setattr("sys.argv", ["scale", "--runs", "3", "--storm", "4"])
+
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+
+    assert ended.value.code == 1
 
 
 def test_a_storm_costs_about_one_launch_call_for_each_replacement(storm: dict[str, Any]) -> None:
