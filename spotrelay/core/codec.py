@@ -26,11 +26,12 @@ PLAIN = frozenset((str, int, float, bool, type(None)))  # written as they are
 
 def to_json(value: Any) -> Any:
     """The JSON form of a value made of dataclasses, enums, times, tuples, dicts and scalars."""
-    return _writer(type(value))(value)
+    kind: Any = type(value)
+    return _writer(kind)(value)
 
 
 @cache
-def _writer(kind: type) -> Callable[[Any], Any]:
+def _writer(kind: Any) -> Callable[[Any], Any]:
     """How values of this class are written; found once, since a row has hundreds of them."""
     if dataclasses.is_dataclass(kind):
         names = tuple(field.name for field in dataclasses.fields(kind))
@@ -49,7 +50,7 @@ def _writer(kind: type) -> Callable[[Any], Any]:
 
 
 def _written(value: Any) -> Any:
-    kind = type(value)
+    kind: Any = type(value)
     return value if kind in PLAIN else _writer(kind)(value)
 
 
