@@ -6,6 +6,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
+from spotrelay.console import standing
 from spotrelay.console.output import ago, lasting, table, tell
 from spotrelay.console.wiring import Services
 from spotrelay.core.breaker import is_kept, kept_until
@@ -36,7 +37,7 @@ def summary(run: Run, now: datetime) -> dict[str, Any]:
 
 
 def closely(run: Run, now: datetime) -> dict[str, Any]:
-    """A run with its attempts, its checkpoints and its ledger: the keys are stable."""
+    """A run with its standing, attempts, checkpoints and ledger: the keys are stable."""
     beat = max(run.heartbeats, key=lambda h: h.generation, default=None)
     books = ledger_of(run, now)
     return {
@@ -47,6 +48,7 @@ def closely(run: Run, now: datetime) -> dict[str, Any]:
         "phase": beat.phase.value if beat else None,
         "trouble": (beat.trouble or None) if beat else None,
         "due_at": run.due_at,
+        **standing.standing(run, now),
         "goodput": round(books.goodput, 4),
         "badput_s": {cause: round(span.total_seconds(), 1) for cause, span in books.badput.items()},
         "recoveries": [
@@ -114,6 +116,8 @@ def show(about: dict[str, Any], run: Run, now: datetime) -> None:
     if not run.status.final and run.due_at is not None:
         wait = run.due_at - now
         tell("looked at next: " + ("now" if wait.total_seconds() <= 0 else f"in {lasting(wait)}"))
+    for line in standing.lines(about, now):
+        tell(line)
     for attempt in about["attempts"]:
         start = f"from step {attempt['resumed_from']}" if attempt["resumed_from"] is not None else "from the start"
         end = f" - {attempt['ended']}" if attempt["ended"] else ""

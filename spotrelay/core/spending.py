@@ -137,6 +137,21 @@ def spent(run: Run, now: datetime) -> float:
     return sum(_cost(run, a, now) for a in run.attempts if a.launched_at is not None)
 
 
+def priced(run: Run) -> bool:
+    """Whether the price of every machine that the run has had is known."""
+    return all(a.price is not None for a in run.attempts if a.launched_at is not None)
+
+
+def set_aside(run: Run, now: datetime) -> float:
+    """Dollars in the account's books for time that the run's machines have not used yet."""
+    ahead = ((a, a.paid_until) for a in run.live)
+    return sum(
+        rate(run, a) * sum(m.live for m in a.machines) * max((until - now).total_seconds(), 0.0) / 3600
+        for a, until in ahead
+        if until is not None
+    )
+
+
 def _cost(run: Run, attempt: Attempt, now: datetime) -> float:
     used = (((m.machine_gone_at or now) - (m.launched_at or now)).total_seconds() for m in attempt.machines)
     return rate(run, attempt) * sum(max(seconds, 0.0) for seconds in used) / 3600 + attempt.transfer
