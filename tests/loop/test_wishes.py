@@ -1,0 +1,158 @@
+"""What a person does to a run in the middle: pauses, resumes and retries it, and shares a budget with others."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from infra.assembly import main as assemble
+from spotrelay.console.demo.folder import built_assembly
+from spotrelay.console.demo.processes import living_in
+from spotrelay.console.demo.reference import digest_in, losses_in, outside_spotrelay
+from spotrelay.console.exits import NotReady
+from spotrelay.core.run import RunStatus
+from spotrelay.localcloud.client import LocalCloud
+from spotrelay.localcloud.ec2 import catalogue
+from tests.loop.shell import Shell
+
+pytestmark = [pytest.mark.loop, pytest.mark.timeout(300), pytest.mark.xdist_group("wishes")]
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "gpt_stdlib.py"
+STEPS = 24
+SCALE = 0.05
+DEAR = "g5.48xlarge"  # beside it the other runs cost next to nothing
+BLOCK = timedelta(hours=1) * SCALE
+QUIET = {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+FAILING = """
+import os, runpy, sys
+if os.path.exists(os.environ["CAUSE"]):
+    sys.exit("no space left on the disk of the data")
+runpy.run_path("gpt_stdlib.py", run_name="__main__")
+"""
+
+
+def room_for_one() -> float:
+    """Dollars that suffice for the first piece of one dear machine's time and not for that of two."""
+    now = datetime.now(UTC).timestamp()
+    price = max(catalogue.spot_price(DEAR, zone, now) for zone in catalogue.zones("us-east-1"))
+    return round(1.6 * price * (BLOCK / timedelta(hours=1)), 4)
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
+    try:
+        built_assembly()  # its bundles are in the cache then
+    except NotReady as error:
+        pytest.skip(str(error))
+    out = tmp_path_factory.mktemp("assembly") / "cdk.out"
+    how = ["--out", str(out), "--arch", "host", "--python", "host"]
+    assert assemble([*how, "-c", f"budget_dollars_per_day={room_for_one()}"]) == 0
+    with LocalCloud(tmp_path_factory.mktemp("cloud"), SCALE) as cloud:
+        cloud.deploy(out)
+        yield cloud
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[int, float], str]:
+    """Losses and digest of the same training, left alone and without Spotrelay."""
+    out = tmp_path_factory.mktemp("expected")
+    said = subprocess.run(
+        [sys.executable, str(EXAMPLE), "--steps", str(STEPS), "--out", str(out)],
+        env={**outside_spotrelay(), **QUIET},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stdout
+    return losses_in(said), digest_in(said)
+
+
+@pytest.fixture
+def shell(cloud: LocalCloud, tmp_path: Path) -> Shell:
+    (tmp_path / "code").mkdir()
+    shutil.copy(EXAMPLE, tmp_path / "code")
+    (tmp_path / "code" / "failing.py").write_text(FAILING)
+    return Shell(cloud, tmp_path)
+
+
+def submit(shell: Shell, run_id: str, script: str = EXAMPLE.name, **more: Any) -> None:
+    spec = {
+        "command": [sys.executable, script, "--steps", str(STEPS)],
+        "instance_types": ["g5.xlarge"],
+        "cadence": {"every_steps": 6},
+        **more,
+        "env": {**QUIET, **more.get("env", {})},
+    }
+    (shell.folder / f"{run_id}.yaml").write_text(yaml.safe_dump(spec))
+    shell.done("submit", f"{run_id}.yaml", "--code", "code", "--run-id", run_id)
+
+
+def books_of(shell: Shell) -> tuple[float, set[str]]:
+    """Dollars that are spent or set aside today, and the runs that hold some at this moment."""
+    books = json.loads(shell.done("budget", "--json"))
+    return float(books["set_aside"]), {hold["run_id"] for hold in books["holds"]}
+
+
+def gone(shell: Shell, about: dict[str, Any]) -> bool:
+    machines = [machine for attempt in about["attempts"] for machine in attempt["machines"]]
+    return {shell.machine_state(machine) for machine in machines} == {"terminated"}
+
+
+def test_a_run_that_is_paused_in_the_middle_saves_rests_without_cost_and_goes_on_bit_for_bit(
+    shell: Shell, expected: tuple[dict[int, float], str]
+) -> None:
+    submit(shell, "rests")
+    shell.until("rests", lambda run: any(beat.step >= 2 for beat in run.heartbeats), "the first steps")
+
+    told = shell.done("pause", "rests", "--reason", "lunch")
+    paused = shell.until("rests", lambda run: run.status is RunStatus.PAUSED, "the pause")
+    spent, holders = books_of(shell)
+
+    assert "it rests" in told
+    assert 0 < paused["step"] < STEPS
+    assert gone(shell, paused)
+    assert living_in(shell.cloud.home / "instances") == {}
+    newest = max(paused["checkpoints"], key=lambda c: c["step"])
+    assert (newest["step"], newest["state"]) == (paused["step"], "verified"), "what it had trained is saved"
+    assert 0 < spent < 0.1 and holders == set()
+    shown = shell.done("status", "rests")
+    assert "lunch" in shown and "spotrelay resume rests" in shown and "money: $0.0" in shown
+
+    shell.done("resume", "rests")
+    over = shell.ends("rests")
+
+    assert [attempt["resumed_from"] for attempt in over["attempts"]] == [None, newest["step"]]
+    said, (losses, digest) = shell.log("rests"), expected
+    assert digest_in(said) == digest
+    assert losses_in(said) == losses
+
+
+def test_a_program_that_fails_too_often_is_told_with_its_log_and_a_retry_without_the_cause_finishes(
+    shell: Shell, tmp_path: Path, expected: tuple[dict[int, float], str]
+) -> None:
+    cause = tmp_path / "cause"
+    cause.touch()
+    submit(shell, "fails", "failing.py", env={"CAUSE": str(cause)}, limits={"max_failures": 2})
+
+    failed = shell.ends("fails", RunStatus.FAILED)
+    told = shell.call("status", "fails")
+    cause.unlink()
+    shell.done("retry", "fails")
+    over = shell.ends("fails")
+
+    assert (len(failed["attempts"]), told.returncode) == (2, 1)
+    assert "2 failures in a row" in told.stdout
+    assert "no space left on the disk of the data" in told.stdout
+    assert "spotrelay retry fails" in told.stdout
+    assert gone(shell, failed)
+    assert len(over["attempts"]) == 3
+    assert digest_in(shell.log("fails")) == expected[1]
