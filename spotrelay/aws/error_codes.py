@@ -77,6 +77,7 @@ LAUNCH_SCOPES: dict[str, FailureScope] = {
 # Families of codes that name what is wrong after the prefix: InvalidParameterValue, InvalidSubnetID.NotFound,
 # InvalidUserData.Malformed, InvalidLaunchTemplateId.VersionNotFound … [API]
 LAUNCH_PREFIXES: tuple[tuple[str, FailureScope], ...] = (
+    ("InvalidCapacityReservation", _S.POOL),  # released, or its time is over: the other pools are there all the same
     ("Invalid", _S.CONFIGURATION),
     ("AuthFailure.", _S.CONFIGURATION),
     ("Malformed", _S.CONFIGURATION),

@@ -7,8 +7,14 @@ import pytest
 from spotrelay.aws import error_codes as codes
 from spotrelay.core.placement import FailureScope
 
-POOL = ["InsufficientInstanceCapacity", "UnfulfillableCapacity", "Unsupported", "SpotMaxPriceTooLow"]
-POOL += ["ReservationCapacityExceeded"]
+POOL = [
+    "InvalidCapacityReservationId.NotFound",
+    "InsufficientInstanceCapacity",
+    "UnfulfillableCapacity",
+    "Unsupported",
+    "SpotMaxPriceTooLow",
+]
+POOL += ["ReservationCapacityExceeded", "InvalidCapacityReservationId.NotFound"]
 QUOTA = ["MaxSpotInstanceCountExceeded", "VcpuLimitExceeded", "InstanceLimitExceeded"]
 THROTTLE = ["RequestLimitExceeded", "Throttling"]
 SERVER = ["InternalError", "Unavailable", "ServiceUnavailable"]

@@ -45,6 +45,7 @@ class Function:
             **environment,
         }
         self._output: list[str] = []
+        self._more = threading.Condition()
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Function:
@@ -100,6 +101,15 @@ class Function:
         """Everything that the function wrote so far."""
         return "".join(self._output)
 
+    def wrote(self, text: str, within_s: float = 20.0) -> None:
+        """Fails unless the function has written this; what it writes arrives a moment after its answer."""
+        deadline = time.monotonic() + within_s
+        with self._more:
+            while text not in self.output:
+                left = deadline - time.monotonic()
+                assert left > 0, f"the function never wrote {text!r}; it wrote:\n{self.output}"
+                self._more.wait(left)
+
     def lines(self) -> list[dict[str, Any]]:
         """Its lines that are JSON objects: log lines and metrics."""
         found = []
@@ -115,7 +125,9 @@ class Function:
     def _read(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
         for line in process.stdout:
-            self._output.append(line)
+            with self._more:
+                self._output.append(line)
+                self._more.notify_all()
 
 
 def _handler(

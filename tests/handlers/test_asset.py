@@ -142,7 +142,7 @@ def test_a_table_that_is_not_there_brings_the_record_back_and_says_so(stack: Sta
     answer = interruptions.invoke(batch(warning("i-0123456789abcdef0")))
 
     assert answer == {"batchItemFailures": [{"itemIdentifier": "m-0"}]}
-    assert "no-such-table" in interruptions.output
+    interruptions.wrote("no-such-table")
 
 
 def test_a_function_that_was_deployed_without_its_settings_names_them(stack: Stack, start: Start) -> None:

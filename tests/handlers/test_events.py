@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from handlers.events import Parsed, parse, read_time
@@ -330,6 +330,7 @@ def test_no_json_value_raises(value: Any) -> None:
     outcomes_are_of_the_three_sorts(value)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # on a busy machine the first one takes seconds
 @given(LIKE_AN_EVENT, st.integers(0, 3))
 def test_no_wrapped_json_text_raises(value: dict[str, Any], wrappings: int) -> None:
     raw: Any = json.dumps(value)

@@ -29,7 +29,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_asset_that_the_assembly_names_is_in_it(made: Path) -> None:
     files = json.loads((made / "Spotrelay.assets.json").read_text())["files"].values()
 
-    assert len(files) == 3, "template, functions, agent"
+    assert len(files) == 4, "template, functions, the function for hosts, agent"
     assert [f["source"]["path"] for f in files if not (made / f["source"]["path"]).exists()] == []
 
 

@@ -41,6 +41,7 @@ CODES: dict[str, Documented] = {
     "InvalidLaunchTemplateId.VersionNotFound": Documented(400, _API),
     "InvalidLaunchTemplateName.NotFoundException": Documented(400, _KARPENTER),
     "InvalidSubnetID.NotFound": Documented(400, _API),
+    "InvalidCapacityReservationId.NotFound": Documented(400, _API),
     "InvalidUserData.Malformed": Documented(400, _API),
     "InvalidFleetConfiguration": Documented(400, _KARPENTER),
     "TagLimitExceeded": Documented(400, _API),
