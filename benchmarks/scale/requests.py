@@ -88,7 +88,7 @@ def of_owners(instance_ids: Sequence[str], found: dict[str, Run]) -> Iterator[Re
         for start in range(0, many, 100):
             some = min(100, many - start)
             units = some * max(ceil(each / 4096), 1) * 0.5
-            yield Request("dynamodb", "BatchGetItem", "many", units)
+            yield Request("dynamodb", "BatchGetItem", read_units=units)  # each item has a partition of its own
 
 
 def of_managed(listed: Iterable[str], there: dict[str, int], whole: Any) -> Iterator[Request]:

@@ -132,6 +132,15 @@ def test_no_partition_of_a_storm_comes_near_what_dynamodb_takes(storm: dict[str,
     assert storm["share_of_what_a_partition_takes"]["reads"] < 0.3
 
 
+def test_looking_up_owners_by_the_hundred_heats_no_single_partition() -> None:
+    machines = [f"i-{number:017x}" for number in range(1000)]
+
+    asked = list(requests.of_owners(machines, {}))
+
+    assert sum(each.read_units for each in asked) == 500
+    assert not any(each.partition for each in asked)
+
+
 # the table of requests
 
 
