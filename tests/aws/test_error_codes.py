@@ -8,7 +8,6 @@ from spotrelay.aws import error_codes as codes
 from spotrelay.core.placement import FailureScope
 
 POOL = [
-    "InvalidCapacityReservationId.NotFound",
     "InsufficientInstanceCapacity",
     "UnfulfillableCapacity",
     "Unsupported",
