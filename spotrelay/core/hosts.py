@@ -60,9 +60,12 @@ def name_of(region: str) -> str:
     return region.partition(":")[2]
 
 
-def machine_id(region: str, token: str) -> str:
-    """The id of the machine that a launch makes on a host: known before it is sent, the same each time."""
-    return "h-" + hashlib.sha256(f"{region}\n{token}".encode()).hexdigest()[:17]
+def machine_id(stack: str, region: str, token: str) -> str:
+    """The id of the machine that a launch makes on a host: known before it is sent, the same each time.
+
+    Another stack's launch with the same token makes another one: both may share a login on the host.
+    """
+    return "h-" + hashlib.sha256(f"{stack}\n{region}\n{token}".encode()).hexdigest()[:17]
 
 
 def is_on_host(instance_id: str) -> bool:

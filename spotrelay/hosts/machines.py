@@ -228,7 +228,7 @@ class SshMachines:
         return f"{host.folder}/{self._setting.stack}/{host.name}"
 
     async def _start(self, host: Host, request: Mapping[str, Any], run: Run, now: datetime) -> dict[str, Any]:
-        machine = machine_id(host.region, str(request["Token"]))
+        machine = machine_id(self._setting.stack, host.region, str(request["Token"]))
         async with connected(host, self._key_of(host.key_secret)) as line:  # before rights are asked for
             order = self._order(host, request, machine, now) | {"rights": self._issuer.issue(run, machine)}
             told = await line.ask(order)
@@ -293,7 +293,12 @@ class SshMachines:
     def _look(self, regions: Iterable[str] | None, ended: bool = False) -> tuple[list[Sight], list[_Silent]]:
         """What these hosts show, or all of them, and those that did not answer."""
         told, silent = self._each(regions, lambda line, host: line.ask({"do": "show", "folder": self._folder(host)}))
-        sights = [s for host, answer in told for shown in answer.get("machines", []) for s in _sight(host, shown)]
+        sights = [
+            s
+            for host, answer in told
+            for shown in answer.get("machines", [])
+            for s in _sight(self._setting.stack, host, shown)
+        ]
         return [s for s in sights if ended or not s.machine.state.is_over], silent
 
     def _each(
@@ -331,10 +336,10 @@ class _Mute(_Silent, OutOfReach):
     """It was tried, and did not answer."""
 
 
-def _sight(host: Host, shown: Mapping[str, Any]) -> list[Sight]:
+def _sight(stack: str, host: Host, shown: Mapping[str, Any]) -> list[Sight]:
     """The machine, unless the host speaks of one that no launch of ours can have made there."""
     token = f"{shown['run']}.{shown['generation']}.{shown['launch']}"
-    if machine_id(host.region, token) != shown["machine"]:
+    if machine_id(stack, host.region, token) != shown["machine"]:
         return []
     state = InstanceState.RUNNING if shown["alive"] else InstanceState.TERMINATED
     pool = from_json(Pool, shown["pool"], "the pool of a host's machine")

@@ -51,7 +51,7 @@ def hosts(plane: Plane, reach: Reach, monkeypatch: pytest.MonkeyPatch) -> Memory
 
 def training_on_lab1(plane: Plane, hosts: MemoryHosts, run_id: str = "r1") -> str:
     host = hosts.one("lab1")
-    machine = machine_id(host.region, f"{run_id}.1.1")
+    machine = machine_id("Spotrelay", host.region, f"{run_id}.1.1")
     run = Run(run_id, Spec(("train",), ("g5.xlarge",)), plane.clock.now())
     plane.store.create(run)
     attempt = Attempt(1, AttemptState.RUNNING, instance_id=machine, pool=host.pool)

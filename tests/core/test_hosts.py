@@ -37,7 +37,7 @@ OWN = open_pools((LAB, OTHER))
 FIRST = Spec(("train",), ("g5.xlarge",), own_machines=OwnMachines.FIRST)
 LAST = replace(FIRST, own_machines=OwnMachines.LAST, on_demand=True)
 SITE = Site(ZONES, own=OWN)
-MACHINE = machine_id(LAB.region, "run-1.1.1")
+MACHINE = machine_id("Spotrelay", LAB.region, "run-1.1.1")
 
 
 # the ladder
@@ -292,8 +292,10 @@ def test_a_host_that_cannot_work_is_refused_with_the_reason(field: str, value: o
 
 
 def test_a_machines_id_follows_from_host_and_token_alone() -> None:
-    assert machine_id(LAB.region, "run-1.1.1") == machine_id(LAB.region, "run-1.1.1")
-    assert len({machine_id(h.region, t) for h in (LAB, OTHER) for t in ("r.1.1", "r.1.2", "s.1.1")}) == 6
+    assert machine_id("Spotrelay", LAB.region, "run-1.1.1") == machine_id("Spotrelay", LAB.region, "run-1.1.1")
+    assert (
+        len({machine_id(s, h.region, t) for s in "AB" for h in (LAB, OTHER) for t in ("r.1.1", "r.1.2", "s.1.1")}) == 12
+    )
 
 
 def test_providers_hide_nothing_but_what_does_not_answer() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import shutil
 import zipfile
 from dataclasses import replace
@@ -38,6 +39,9 @@ def archive(text: str = AGENT) -> bytes:
     with zipfile.ZipFile(packed, "w") as out:
         out.writestr("__main__.py", text)
     return packed.getvalue()
+
+
+STACK = f"Lab{os.getpid()}"  # of this process: others test on hosts of the same names beside it
 
 
 class Runs:
@@ -84,14 +88,14 @@ class Lab:
         self._agent = agent or archive()
         told = {"SPOTRELAY_TABLE": "table", "SPOTRELAY_BUCKET": "bucket", "SPOTRELAY_BUS": "bus"}
         setting = Setting(
-            "Spotrelay", hashlib.sha256(self._agent).hexdigest(), {**told, "SPOTRELAY_HOME_REGION": "us-east-1"},
+            STACK, hashlib.sha256(self._agent).hexdigest(), {**told, "SPOTRELAY_HOME_REGION": "us-east-1"},
             Timings().scaled(0.05),
         )  # fmt: skip
         self.machines = SshMachines(self.hosts, self.runs, self.issuer, self._key, self._fetch, setting, self.clock)
 
     def home(self, host: str, machine: str) -> Path:
         """The folder of a machine on a host."""
-        return self.servers[host].folder / "machines" / "Spotrelay" / host / machine
+        return self.servers[host].folder / "machines" / STACK / host / machine
 
     def change(self, name: str, **fields: object) -> None:
         """Let a host be registered differently."""
