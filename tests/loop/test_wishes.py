@@ -19,7 +19,9 @@ from spotrelay.console.demo.folder import built_assembly
 from spotrelay.console.demo.processes import living_in
 from spotrelay.console.demo.reference import digest_in, losses_in, outside_spotrelay
 from spotrelay.console.exits import NotReady
+from spotrelay.core.budget import midnight_after
 from spotrelay.core.run import RunStatus
+from spotrelay.core.spending import NO_MONEY
 from spotrelay.localcloud.client import LocalCloud
 from spotrelay.localcloud.ec2 import catalogue
 from tests.loop.shell import Shell
@@ -156,3 +158,31 @@ def test_a_program_that_fails_too_often_is_told_with_its_log_and_a_retry_without
     assert gone(shell, failed)
     assert len(over["attempts"]) == 3
     assert digest_in(shell.log("fails")) == expected[1]
+
+
+@pytest.mark.long
+@pytest.mark.skipif(
+    midnight_after(datetime.now(UTC)) - datetime.now(UTC) < timedelta(minutes=5), reason="the day's books end too soon"
+)
+def test_a_run_for_which_the_day_has_no_money_waits_says_so_and_starts_once_another_gives_some_back(
+    shell: Shell,
+) -> None:
+    submit(shell, "first", instance_types=[DEAR], command=[sys.executable, EXAMPLE.name, "--steps", "100000"])
+    shell.until("first", lambda run: bool(run.live), "the first run's machine")
+    submit(shell, "second", instance_types=[DEAR], command=[sys.executable, EXAMPLE.name, "--steps", "3"])
+
+    waiting = shell.until("second", lambda run: run.broke_until is not None, "the refusal")
+    books = json.loads(shell.done("budget", "--json"))
+    told, seen, shown = shell.done("events", "second"), shell.done("status", "second"), shell.done("budget")
+    shell.done("cancel", "first")
+    over = shell.ends("second")
+
+    assert (waiting["status"], waiting["nodes_up"]) == ("waiting", 0)
+    assert [machine for attempt in waiting["attempts"] for machine in attempt["machines"]] == []
+    assert NO_MONEY in told
+    assert f"next: {NO_MONEY}" in seen
+    assert [(hold["run_id"], hold["machine"]) for hold in books["holds"]] == [("first", True)]
+    assert 0 < books["left"] < books["ceiling"] / 2
+    assert shown.splitlines()[-1].startswith("first\t1\t")
+    assert sum(len(attempt["machines"]) for attempt in over["attempts"]) == 1
+    assert books_of(shell)[0] < books["set_aside"], "what the first one did not use came back"
