@@ -26,7 +26,7 @@ from benchmarks.checkpoint.systems import SYSTEMS
 REAL = {"bytes_per_s": 90e6, "first_byte_s": 0.02}
 GB = 10**9
 QUICK = Scale(("0.1 GB",), rounds=1, pairs=1, damage="0.1 GB", memory=GB // 2)
-FULL = Scale(("0.5 GB", "1.5 GB"), rounds=3, pairs=1, damage="0.1 GB", memory=4 * GB)
+FULL = Scale(("0.5 GB", "1.5 GB"), rounds=3, pairs=1, damage="0.1 GB", memory=6 * GB)
 
 
 def main() -> int:
