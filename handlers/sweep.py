@@ -153,7 +153,7 @@ def _doubtful(machines: list[Machine], plane: ControlPlane) -> list[Machine]:
 
 def _answers_for(run: Run | None, machine: Machine) -> bool:
     attempt = run.attempt_on(machine.instance_id) if run is not None else None
-    return attempt is not None and machine_on(attempt, machine.instance_id).machine_gone_at is None
+    return attempt is not None and machine_on(attempt, machine.instance_id).live
 
 
 def _compare(machine: Machine, plane: ControlPlane) -> None:

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from infra.host import ROOT, host_architecture, host_python
+from spotrelay.core.budget import NO_CEILING
 from spotrelay.core.line import LAUNCHES_A_SECOND
 from spotrelay.core.scoring import Transfer
 
-NO_CEILING = 1e9  # dollars a day: the money is counted, and nothing is ever refused
 KEY = "spotrelay"  # of the context: one mapping, and `spotrelay:<key>` for a single value on the command line
 
 DEFAULT_IMAGE = "/aws/service/deeplearning/ami/x86_64/oss-nvidia-driver-gpu-pytorch-2.10-ubuntu-24.04/latest/ami-id"

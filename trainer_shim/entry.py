@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from spotrelay.core.checkpoint import (
@@ -112,7 +113,7 @@ def newest_number(gate: Gate, lease: Lease) -> int:
     while True:
         key = manifest_key(lease.run_id, lease.generation, number + 1)
         try:
-            gate.call(lambda key=key: gate.ports.objects.head(key))  # type: ignore[misc]
+            gate.call(partial(gate.ports.objects.head, key))
         except Missing:
             return number
         number += 1

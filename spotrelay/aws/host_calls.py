@@ -11,6 +11,7 @@ from spotrelay.aws.failures import FAILURES, Kind, code_of, failed_read, kind_of
 from spotrelay.core import errors
 from spotrelay.core.codec import from_json, to_json
 from spotrelay.core.errors import InvalidInput, OutcomeUnknown, SpotrelayError, Unavailable
+from spotrelay.core.hosts import prices_of
 from spotrelay.core.notice import InstanceState
 from spotrelay.core.orders import prepare
 from spotrelay.core.placement import Pool, Rung
@@ -73,8 +74,7 @@ class CalledHosts:
 
     def prices(self, pools: tuple[Pool, ...]) -> dict[Pool, float]:
         """Dollars an hour, as the hosts were registered."""
-        known = {host.region: host.price for host in self._hosts.hosts()}
-        return {pool: known[pool.region] for pool in pools if pool.region in known}
+        return prices_of(self._hosts.hosts(), pools)
 
     def tend(self) -> int:
         """Have the rights renewed of machines whose attempts go on."""

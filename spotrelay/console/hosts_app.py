@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from spotrelay.console import wiring
+from spotrelay.console.options import JsonOption, RegionOption, StackOption
 from spotrelay.console.output import as_json, aside, tell
 
 app = typer.Typer(
@@ -16,9 +17,6 @@ app = typer.Typer(
     add_completion=False,
 )
 
-StackOption = Annotated[str, typer.Option("--stack", envvar="SPOTRELAY_STACK", help="Name of the deployed stack.")]
-RegionOption = Annotated[str | None, typer.Option("--region", help="The stack's home region; else AWS_REGION.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="JSON for scripts, with stable keys.")]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the host.")]
 
 

@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from spotrelay.console import exits, hosts_app, wiring
+from spotrelay.console.options import JsonOption, RegionOption, StackOption
 from spotrelay.console.output import as_json, aside, entry_line, tell
 from spotrelay.core.errors import SpotrelayError
-from spotrelay.core.run import RunStatus
+from spotrelay.core.run import Run, RunStatus
 
 EPILOG = (
     "Exit codes: 0 done · 1 the run or a check failed · 2 wrong option, spec or code directory · 3 unknown run · "
@@ -28,9 +29,6 @@ app = typer.Typer(
 
 app.add_typer(hosts_app.app, name="hosts")
 
-StackOption = Annotated[str, typer.Option("--stack", envvar="SPOTRELAY_STACK", help="Name of the deployed stack.")]
-RegionOption = Annotated[str | None, typer.Option("--region", help="The stack's home region; else AWS_REGION.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="JSON for scripts, with stable keys.")]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run.")]
 FollowOption = Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")]
 
@@ -58,7 +56,7 @@ def submit(
         tell(as_json({"run_id": run.run_id, "status": run.status.value, "code_key": run.spec.code_key, "files": files}))
         return
     sent = f" with {files} files of code" if files else ""
-    tell(f"run {run.run_id} is submitted{sent}. Watch it: spotrelay events {run.run_id} --follow")
+    tell(f"run {run.run_id} is submitted{sent}. {_watch(run.run_id)}")
 
 
 @app.command()
@@ -146,15 +144,13 @@ def cancel(
     from spotrelay.console import cancel as work
 
     run, news = work.cancel(wiring.connect(wiring.Where(stack, region)), run_id, reason)
-    if json:
-        tell(as_json({"run_id": run_id, "status": run.status.value, "news": news}))
-        return
     if run.status.final:
-        tell(f"run {run_id} is cancelled: it had no machine")
+        what = "is cancelled: it had no machine"
     elif news:
-        tell(f"run {run_id} is being cancelled: its machine is ended within moments")
+        what = "is being cancelled: its machine is ended within moments"
     else:
-        tell(f"run {run_id} was asked to end before: {run.outcome_why or run.cancel_why}")
+        what = f"was asked to end before: {run.outcome_why or run.cancel_why}"
+    _tell_wish(run, news, json, what)
 
 
 @app.command()
@@ -190,13 +186,11 @@ def pause(
     from spotrelay.console import wishes as work
 
     run, news = work.pause(wiring.connect(wiring.Where(stack, region)), run_id, reason)
-    if json:
-        tell(as_json({"run_id": run_id, "status": run.status.value, "news": news}))
-        return
     if run.status is RunStatus.PAUSED:
-        tell(f"run {run_id} is paused: it has no machine. Go on with: spotrelay resume {run_id}")
+        what = f"is paused: it has no machine. Go on with: spotrelay resume {run_id}"
     else:
-        tell(f"run {run_id} saves and ends its machine, then it rests. Watch it: spotrelay events {run_id} --follow")
+        what = f"saves and ends its machine, then it rests. {_watch(run_id)}"
+    _tell_wish(run, news, json, what)
 
 
 @app.command()
@@ -210,12 +204,8 @@ def resume(
     from spotrelay.console import wishes as work
 
     run, news = work.resume(wiring.connect(wiring.Where(stack, region)), run_id)
-    if json:
-        tell(as_json({"run_id": run_id, "status": run.status.value, "news": news}))
-    elif news:
-        tell(f"run {run_id} goes on. Watch it: spotrelay events {run_id} --follow")
-    else:
-        tell(f"run {run_id} is not paused: it is {run.status.value}")
+    what = f"goes on. {_watch(run_id)}" if news else f"is not paused: it is {run.status.value}"
+    _tell_wish(run, news, json, what)
 
 
 @app.command()
@@ -233,10 +223,7 @@ def retry(
     from spotrelay.console import wishes as work
 
     run, news = work.retry(wiring.connect(wiring.Where(stack, region)), run_id, reason)
-    if json:
-        tell(as_json({"run_id": run_id, "status": run.status.value, "news": news}))
-        return
-    tell(f"run {run_id} is open again. Watch it: spotrelay events {run_id} --follow")
+    _tell_wish(run, news, json, f"is open again. {_watch(run_id)}")
 
 
 @app.command()
@@ -325,6 +312,16 @@ def main() -> None:
     except BrokenPipeError:  # `spotrelay events … | head`
         sys.stderr.close()
         sys.exit(exits.OK)
+
+
+def _tell_wish(run: Run, news: bool, json: bool, what: str) -> None:
+    """What became of a wish, for a script or for a person."""
+    told = {"run_id": run.run_id, "status": run.status.value, "news": news}
+    tell(as_json(told) if json else f"run {run.run_id} {what}")
+
+
+def _watch(run_id: str) -> str:
+    return f"Watch it: spotrelay events {run_id} --follow"
 
 
 def _explain(error: SpotrelayError) -> None:

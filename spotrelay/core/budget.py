@@ -10,6 +10,7 @@ totals add up to the money set aside, and no total exceeds its share: the sum ca
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Protocol
@@ -147,12 +148,7 @@ class Books:
         cells, share = self.cells(day), ceiling // CELLS
         rooms = {n: share - cell.total for n, cell in enumerate(cells) if cell.total < share}
         for taker, beyond in ((n, cell.total - share) for n, cell in enumerate(cells) if cell.total > share):
-            left = beyond
-            for giver in sorted(rooms, key=lambda n: -rooms[n]):
-                amount = min(rooms[giver], left)
-                if amount > 0 and self._cells.move(day, giver, taker, amount, share):
-                    rooms[giver] -= amount
-                    left -= amount
+            self._take_over(day, rooms, taker, beyond, share)
         return cells
 
     def cells(self, day: date) -> tuple[Cell, ...]:
@@ -179,16 +175,17 @@ class Books:
         rooms = {n: share - c.total for n, c in cells.items() if n != mine and c.total < share}
         if sum(rooms.values()) < lacking:
             return False
-        for giver, room in sorted(rooms.items(), key=lambda each: -each[1]):
-            amount = min(room, lacking)
-            try:
-                moved = self._cells.move(day, giver, mine, amount, share)
-            except OutcomeUnknown:
-                return True  # moved or not, the totals add up; the next look tells
-            lacking -= amount if moved else 0
-            if lacking <= 0:
-                break
+        with suppress(OutcomeUnknown):  # moved or not, the totals add up; the next look tells
+            self._take_over(day, rooms, mine, lacking, share)
         return True
+
+    def _take_over(self, day: date, rooms: dict[int, int], taker: int, lacking: int, share: int) -> None:
+        """Let a cell have room of others, the roomiest first; what each of them has is counted down."""
+        for giver in sorted(rooms, key=lambda n: -rooms[n]):
+            amount = min(rooms[giver], lacking)
+            if amount > 0 and self._cells.move(day, giver, taker, amount, share):
+                rooms[giver] -= amount
+                lacking -= amount
 
     def _free_forgotten(self, cells: Mapping[int, Cell], now: datetime) -> bool:
         """Close what was set aside for launches that never came, once its time is over."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from datetime import timedelta
+from zlib import crc32
 
 
 @dataclass(frozen=True)
@@ -40,3 +41,8 @@ class Timings:
 
 
 OBSERVATIONS = 3  # successful looks that must agree before silence counts
+
+
+def spread(name: str) -> float:
+    """From 0 to 1, another for each name and the same each time: what happens to many at once parts ways by it."""
+    return crc32(name.encode()) % 1000 / 1000

@@ -58,7 +58,7 @@ def has_spoken(run: Run, attempt: Attempt, instance_id: str) -> bool:
     if not attempt.members or attempt.state is AttemptState.DRAINING:
         return False
     node = attempt.instance_ids.index(instance_id)
-    return any((r.generation, r.node) == (attempt.generation, node) for r in run.reports)
+    return _has_reported(run, attempt, node)
 
 
 def own_failure(run: Run, attempt: Attempt, now: datetime, site: Site) -> ExitReport | None:
@@ -86,8 +86,11 @@ def is_packing(run: Run, attempt: Attempt, node: int, now: datetime, site: Site)
     """Whether a gang's machine may still ship its log: the run succeeded when the first machine said so."""
     if run.outcome is not RunStatus.SUCCEEDED or not attempt.members or run.ended_at is None:
         return False
-    said = any((r.generation, r.node) == (attempt.generation, node) for r in run.reports)
-    return not said and now < run.ended_at + site.timings.settle
+    return not _has_reported(run, attempt, node) and now < run.ended_at + site.timings.settle
+
+
+def _has_reported(run: Run, attempt: Attempt, node: int) -> bool:
+    return any((r.generation, r.node) == (attempt.generation, node) for r in run.reports)
 
 
 def parting_moments(run: Run, attempt: Attempt, site: Site) -> Iterator[datetime]:

@@ -11,8 +11,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from spotrelay.core.clockwork import OBSERVATIONS
-from spotrelay.core.live import Phase
+from spotrelay.core.live import Heartbeat, Phase
 from spotrelay.core.run import Attempt, AttemptState, Progress, Run, note, with_attempt
+from spotrelay.core.silence import looked_again
 from spotrelay.core.site import Site
 
 FLOOR = timedelta(minutes=30)  # whatever was measured: a first validation may take so long
@@ -32,18 +33,12 @@ def looked(run: Run, now: datetime, site: Site) -> Run:
     """The run after one more look at how far its program has come."""
     attempt = run.current
     beat = run.heartbeat(attempt.generation) if attempt is not None else None
-    if attempt is None or beat is None or not _judged(attempt) or beat.signs == 0 or beat.phase is not Phase.TRAINING:
-        return run if run.progress is None else replace(run, progress=None)
-    if not beat.first_step:
+    if attempt is None or beat is None or not (_judged(attempt) and _counts(beat)):
         return run if run.progress is None else replace(run, progress=None)
     fresh, old = Progress(attempt.generation, beat.signs, since=now, last_look=now), run.progress
     if old is None or (old.generation, old.signs) != (attempt.generation, beat.signs):
         return _moves_on(replace(run, progress=fresh), attempt, now)
-    if now - old.last_look > site.timings.watch * 3:
-        return replace(run, progress=fresh)  # we could not look for a while
-    if now - old.last_look < site.timings.watch / 2:
-        return run  # a burst of events is one look
-    return replace(run, progress=replace(old, last_look=now, looks=old.looks + 1))
+    return replace(run, progress=looked_again(old, fresh, site))
 
 
 def stands_still(run: Run, attempt: Attempt, now: datetime, site: Site) -> timedelta | None:
@@ -80,6 +75,11 @@ def _moves_on(run: Run, attempt: Attempt, now: datetime) -> Run:
         return run
     run = with_attempt(run, replace(attempt, hung_at=None))
     return note(run, "moves-on", f"attempt {attempt.generation} goes on by itself", now, attempt.generation)
+
+
+def _counts(beat: Heartbeat) -> bool:
+    """Whether the program says that it trains, and has begun to count its signs."""
+    return beat.signs > 0 and beat.phase is Phase.TRAINING and beat.first_step
 
 
 def _judged(attempt: Attempt) -> bool:

@@ -42,7 +42,7 @@ class Host:
     @property
     def region(self) -> str:
         """A host answers, or is out of reach, as a region does: each is one of its own."""
-        return f"{PROVIDER}:{self.name}"
+        return region_of(self.name)
 
     @property
     def pool(self) -> Pool:
@@ -53,6 +53,11 @@ class Host:
 def is_host(region: str) -> bool:
     """Whether this region is a machine of one's own."""
     return region.startswith(f"{PROVIDER}:")
+
+
+def region_of(name: str) -> str:
+    """The region that the host of this name is."""
+    return f"{PROVIDER}:{name}"
 
 
 def name_of(region: str) -> str:
@@ -71,6 +76,12 @@ def machine_id(stack: str, region: str, token: str) -> str:
 def is_on_host(instance_id: str) -> bool:
     """Whether an id is that of a machine of one's own."""
     return instance_id.startswith("h-")
+
+
+def prices_of(hosts: Iterable[Host], pools: Iterable[Pool]) -> dict[Pool, float]:
+    """Dollars an hour of those pools that are hosts, as they were registered."""
+    known = {host.region: host.price for host in hosts}
+    return {pool: known[pool.region] for pool in pools if pool.region in known}
 
 
 def open_pools(hosts: Iterable[Host]) -> tuple[Pool, ...]:

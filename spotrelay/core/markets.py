@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from statistics import median
 
 from spotrelay.core.checkpoint import Checkpoint, resume_candidate
 from spotrelay.core.deadline import Judgement, Urgency, Work, judge
@@ -14,6 +13,7 @@ from spotrelay.core.experience import worth
 from spotrelay.core.lifecycle import machines_so_far
 from spotrelay.core.placement import LOST_FOR, Market, Pool
 from spotrelay.core.run import FOR_ON_DEMAND, FOR_SPOT, Attempt, AttemptState, Run
+from spotrelay.core.scoring import start_of
 from spotrelay.core.site import Site
 from spotrelay.core.spec import OwnMachines, pools_of
 
@@ -56,10 +56,10 @@ def choose(run: Run, pools: tuple[Pool, ...], now: datetime, site: Site) -> Choi
     on_demand = tuple(p for p in pools if p.market != Market.SPOT.value)
     if not spot or not on_demand:
         return Choice((pools,))
-    forced = forced_on_demand(run, now, site)
+    judged = in_time(run, now, site)
+    forced = _forced_on_demand(run, judged, now, site)
     if forced:
         return Choice((on_demand, spot), forced)
-    judged = in_time(run, now, site)
     if judged is not None and judged.last is not None and now + change_time(run) >= judged.last:
         return Choice((on_demand, spot), f"{judged.why}; by the time a Spot machine trains it would have to be left")
     if judged is not None and judged.urgency is Urgency.BEHIND:
@@ -84,16 +84,20 @@ def _with_own(run: Run, own: tuple[Pool, ...], others: tuple[Pool, ...], now: da
 
 def lost_pools(run: Run) -> tuple[tuple[Pool, datetime], ...]:
     """Where machines of this run were taken or vanished, and when."""
-    moments = ((a.pool, a.noticed_at or (None if a.crashed else a.ended_at)) for a in run.attempts if not a.let_go)
+    moments = ((a.pool, _lost_at(a)) for a in run.attempts if not a.let_go)
     return tuple((pool, at) for pool, at in moments if pool is not None and at is not None)
 
 
-def forced_on_demand(run: Run, now: datetime, site: Site) -> str:
+def _lost_at(attempt: Attempt) -> datetime | None:
+    """When its machine was taken or vanished, as far as the attempt tells; None while it stands, or failed itself."""
+    return attempt.noticed_at or (None if attempt.crashed else attempt.ended_at)
+
+
+def _forced_on_demand(run: Run, judged: Judgement | None, now: datetime, site: Site) -> str:
     """Why the run must not be on Spot at present; empty when it may."""
     spec = run.spec
     if not spec.on_demand:
         return ""
-    judged = in_time(run, now, site)
     if judged is not None and judged.urgency is Urgency.MUST:
         return judged.why
     most = spec.on_demand_after_losses
@@ -147,7 +151,7 @@ def worth_returning(run: Run, current: Attempt, now: datetime, site: Site) -> st
     if (
         not calm
         or not run.spec.back_to_spot
-        or forced_on_demand(run, now, site)
+        or _forced_on_demand(run, judged, now, site)
         or not _fresh(checkpoint, current, now, site)
     ):
         return ""
@@ -180,7 +184,7 @@ def on_demand_opens(run: Run, scale: float = 1.0) -> datetime | None:
 def lost_at(run: Run) -> Iterator[datetime]:
     """When Spot machines of this run were taken, or died."""
     for attempt in run.attempts:
-        at = attempt.noticed_at or (None if attempt.crashed else attempt.ended_at)
+        at = _lost_at(attempt)
         ours = attempt.crashed or attempt.let_go or attempt.noticed_by == "program"
         spot = attempt.pool is not None and attempt.pool.market == Market.SPOT.value
         if spot and at is not None and not ours and attempt.launched_at is not None:
@@ -197,9 +201,8 @@ def stay(run: Run, now: datetime, scale: float) -> timedelta:
 
 
 def change_time(run: Run) -> timedelta:
-    """From a launch to the first new step: the median of this run's own."""
-    seen = [a.first_step_at - a.launched_at for a in run.attempts if a.first_step_at and a.launched_at]
-    return timedelta(seconds=median(each.total_seconds() for each in seen)) if seen else SUPPOSED_CHANGE
+    """What it takes to change to another machine, until that one trains."""
+    return start_of(run, SUPPOSED_CHANGE)
 
 
 def redone(run: Run) -> timedelta:

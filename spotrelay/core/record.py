@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 from functools import singledispatch
-from zlib import crc32
 
 from spotrelay.core.breaker import died_young, last_line, protected
 from spotrelay.core.checkpoint import CheckpointId
+from spotrelay.core.clockwork import spread
 from spotrelay.core.facts import (
     CancelRequested,
     Collected,
@@ -56,7 +56,7 @@ from spotrelay.core.run import (
     with_attempt,
     with_machine,
 )
-from spotrelay.core.silence import is_silent
+from spotrelay.core.silence import is_silent, looked_again
 from spotrelay.core.site import Site
 from spotrelay.core.spending import asked_again_at, spent
 
@@ -251,13 +251,7 @@ def _listened(run: Run, generation: int, node: int, now: datetime, site: Site) -
     if beat is None:
         return None
     fresh = Silence(generation, beat.counter, since=now, last_look=now, node=node)
-    if old is None or old.counter != beat.counter:
-        return fresh
-    if now - old.last_look > site.timings.watch * 3:
-        return fresh  # we could not look for a while: heartbeats get their chance
-    if now - old.last_look < site.timings.watch / 2:
-        return old  # a burst of events is one look
-    return replace(old, last_look=now, looks=old.looks + 1)
+    return fresh if old is None or old.counter != beat.counter else looked_again(old, fresh, site)
 
 
 # What the world says
@@ -347,7 +341,7 @@ def _(fact: LaunchAnswered, run: Run, now: datetime, site: Site) -> Run:
         run = note(run, "refused", text, now, generation, pool=str(refusal.pool), code=refusal.code)
     run = replace(run, intent=None, refusals=(*run.refusals, *fact.answer.refusals)[-REFUSALS_KEPT:])
     if fact.answer.instance_id is None:
-        return _all_refused(run, fact, now)
+        return replace(run, backoffs=run.backoffs + 1)
     price = intent.rate if fact.price is None else fact.price
     return _machine_given(run, intent, fact.answer, price, now)
 
@@ -388,7 +382,8 @@ def _(fact: MachineFound, run: Run, now: datetime, site: Site) -> Run:
 def _(fact: LaunchUnclear, run: Run, now: datetime, site: Site) -> Run:
     if run.intent is None or run.intent.launch != fact.launch:
         return run
-    wait = site.timings.resend * min(2 ** max(run.intent.sent - 1, 0), 16) * _spread(run, run.intent.sent)
+    apart = 0.5 + spread(f"{run.run_id}.{run.intent.sent}")  # those throttled together part ways
+    wait = site.timings.resend * min(2 ** max(run.intent.sent - 1, 0), 16) * apart
     run = replace(run, intent=replace(run.intent, due_at=now + wait))
     return note(run, "unclear", f"launch {fact.launch}: {fact.why}; the same request goes again", now)
 
@@ -542,15 +537,6 @@ def _unreached(run: Run, attempt: Attempt, now: datetime, site: Site) -> Run:
         return run
     still = "it never sent a heartbeat" if never else f"no heartbeat for {timings.hopeless.total_seconds():.0f} s"
     return _lost(run, attempt, f"its host is out of reach: {still}", now, site)
-
-
-def _spread(run: Run, tries: int) -> float:
-    """From a half to one and a half, another for each run and try: those throttled together part ways."""
-    return 0.5 + crc32(f"{run.run_id}.{tries}".encode()) % 1000 / 1000
-
-
-def _all_refused(run: Run, fact: LaunchAnswered, now: datetime) -> Run:
-    return replace(run, backoffs=run.backoffs + 1)
 
 
 def _machine_given(run: Run, intent: Intent, answer: LaunchAnswer, price: float | None, now: datetime) -> Run:

@@ -58,10 +58,10 @@ def journey_of(run: Run, home: str, transfer: Transfer) -> Journey:
     return Journey(found.commit.size / GIB if found else 0.0, frozenset({home} if home else ()), transfer)
 
 
-def start_of(run: Run) -> timedelta:
-    """From a launch to the first new step: the median of this run's attempts."""
+def start_of(run: Run, supposed: timedelta = SUPPOSED_START) -> timedelta:
+    """From a launch to the first new step: the median of this run's attempts; as supposed, before it has shown one."""
     took = [a.first_step_at - a.launched_at for a in run.attempts if a.first_step_at and a.launched_at]
-    return timedelta(seconds=median(each.total_seconds() for each in took)) if took else SUPPOSED_START
+    return timedelta(seconds=median(each.total_seconds() for each in took)) if took else supposed
 
 
 def scores(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, datetime, timedelta
-from zlib import crc32
 
 from spotrelay.core.budget import MICRO, SHORTEST, Budget, Hold, cost, midnight_after, paid_until
+from spotrelay.core.clockwork import spread
 from spotrelay.core.decisions import Conclude, Decision, Drain, Pay, Wait
 from spotrelay.core.placement import Market, Pool, Rung
 from spotrelay.core.run import FOR_LIMIT, FOR_MONEY, Attempt, Intent, Run, RunStatus
@@ -103,7 +103,7 @@ def pay_at(run: Run, attempt: Attempt, budget: Budget, now: datetime) -> datetim
     if attempt.paid_until is None:
         return now
     ahead = min(AHEAD, budget.block / 2)
-    return attempt.paid_until - ahead * (0.5 + crc32(run.run_id.encode()) % 1000 / 2000)
+    return attempt.paid_until - ahead * (0.5 + spread(run.run_id) / 2)
 
 
 def out_of_money(run: Run, current: Attempt, now: datetime, site: Site) -> Drain | None:
@@ -120,7 +120,7 @@ def out_of_money(run: Run, current: Attempt, now: datetime, site: Site) -> Drain
 
 def money_ends(run: Run, now: datetime) -> datetime | None:
     """When the machines that run now will have used up the run's dollars."""
-    hourly = sum(rate(run, a) * sum(m.live for m in a.machines) for a in run.live)
+    hourly = _hourly(run)
     if run.spec.limits.max_dollars is None or hourly <= 0:
         return None
     return now + timedelta(hours=max(run.spec.limits.max_dollars - spent(run, now), 0.0) / hourly)
@@ -146,10 +146,17 @@ def set_aside(run: Run, now: datetime) -> float:
     """Dollars in the account's books for time that the run's machines have not used yet."""
     ahead = ((a, a.paid_until) for a in run.live)
     return sum(
-        rate(run, a) * sum(m.live for m in a.machines) * max((until - now).total_seconds(), 0.0) / 3600
-        for a, until in ahead
-        if until is not None
+        _hourly_of(run, a) * max((until - now).total_seconds(), 0.0) / 3600 for a, until in ahead if until is not None
     )
+
+
+def _hourly(run: Run) -> float:
+    """Dollars an hour of everything that the run has at work."""
+    return sum(_hourly_of(run, attempt) for attempt in run.live)
+
+
+def _hourly_of(run: Run, attempt: Attempt) -> float:
+    return rate(run, attempt) * sum(machine.live for machine in attempt.machines)
 
 
 def _cost(run: Run, attempt: Attempt, now: datetime) -> float:
@@ -159,7 +166,7 @@ def _cost(run: Run, attempt: Attempt, now: datetime) -> float:
 
 def _leave_at(run: Run, ends: datetime, now: datetime, site: Site) -> datetime:
     """When a run saves before its dollars are used up: a tenth of what they suffice for, but no more than minutes."""
-    hourly = sum(rate(run, a) * sum(m.live for m in a.machines) for a in run.live)
+    hourly = _hourly(run)
     whole = timedelta(hours=(run.spec.limits.max_dollars or 0.0) / hourly) if hourly > 0 else timedelta(0)
     return ends - min(LEAVE * site.timings.scale, whole / 10)
 
@@ -175,10 +182,10 @@ def no_money(run: Run, now: datetime) -> Decision | None:
 
 def asked_again_at(run: Run, now: datetime, scale: float = 1.0) -> datetime:
     """When a run that was refused money asks again: soon, or with the next day, not all of them together."""
-    spread = 0.5 + crc32(f"{run.run_id}.{run.version}".encode()) % 1000 / 1000
-    soon = now + LOOK_AGAIN * scale * spread
+    away = spread(f"{run.run_id}.{run.version}")
+    soon = now + LOOK_AGAIN * scale * (0.5 + away)
     next_day = midnight_after(now)
-    return soon if soon < next_day else next_day + LOOK_AGAIN * scale * (spread - 0.5)
+    return soon if soon < next_day else next_day + LOOK_AGAIN * scale * away
 
 
 def moments(run: Run, now: datetime, site: Site) -> Iterator[datetime]:

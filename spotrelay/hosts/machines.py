@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Container, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from spotrelay.core.clockwork import Timings
 from spotrelay.core.codec import from_json
@@ -21,16 +21,14 @@ from spotrelay.core.errors import (
     UnknownRun,
     one_of,
 )
-from spotrelay.core.hosts import Host, machine_id, name_of
+from spotrelay.core.hosts import Host, machine_id, name_of, prices_of, region_of
 from spotrelay.core.notice import InstanceState
 from spotrelay.core.orders import pool_of, prepare
 from spotrelay.core.placement import FailureScope, Pool, Refusal, Rung
 from spotrelay.core.ports import Clock, HostStore, LaunchAnswer, Machine
 from spotrelay.core.run import Run
-from spotrelay.hosts.connection import CutOff, Line, NoConnection, connected
+from spotrelay.hosts.connection import CutOff, NoConnection, connected
 from spotrelay.hosts.rights import Issuer
-
-T = TypeVar("T")
 
 SCOPES: dict[str, FailureScope] = {
     "HostUnreachable": FailureScope.REGION,
@@ -165,18 +163,16 @@ class SshMachines:
     def terminate(self, instance_id: str) -> None:
         """End a machine, wherever it is. Harmless when it is already gone."""
         grace = (GRACE * self._setting.timings.scale).total_seconds()
-        asked = {"do": "stop", "machine": instance_id, "grace_s": grace}
         run_id = self._runs.run_of(instance_id)
         attempt = self._runs.load(run_id).attempt_on(instance_id) if run_id else None
         at = [attempt.pool.region] if attempt is not None and attempt.pool is not None else None
-        _, silent = self._each(at, lambda line, host: line.ask({**asked, "folder": self._folder(host)}))
+        _, silent = self._each(at, {"do": "stop", "machine": instance_id, "grace_s": grace})
         if silent:
             raise one_of(silent)
 
     def prices(self, pools: tuple[Pool, ...]) -> dict[Pool, float]:
         """Dollars an hour, as the hosts were registered."""
-        known = {host.region: host.price for host in self._hosts.hosts()}
-        return {pool: known[pool.region] for pool in pools if pool.region in known}
+        return prices_of(self._hosts.hosts(), pools)
 
     # beside what every provider does
 
@@ -205,13 +201,11 @@ class SshMachines:
             Missing: it is not registered.
             Unavailable: it is out of reach, or cannot run anything; the text says why.
         """
-        host = self._host(f"ssh:{name}")
-        told, silent = self._each(
-            [host.region], lambda line, h: line.ask({"do": "check", "folder": self._folder(h)})
-        )  # fmt: skip
+        host = self._host(region_of(name))
+        told, silent = self._each([host.region], {"do": "check"})
         if silent:
             raise one_of(silent)
-        answer: dict[str, Any] = told[0][1]
+        answer = told[0][1]
         if "refused" in answer:
             raise Unavailable(f"host {name}: {answer['why']}")
         return answer
@@ -283,16 +277,14 @@ class SshMachines:
             return False
         rights = self._issuer.issue(run, machine.instance_id)
         asked = {"do": "renew", "machine": machine.instance_id, "rights": rights}
-        told, silent = self._each(
-            [machine.pool.region], lambda line, host: line.ask({**asked, "folder": self._folder(host)})
-        )
+        told, silent = self._each([machine.pool.region], asked)
         if silent:
             raise one_of(silent)
         return bool(told and told[0][1].get("renewed"))
 
     def _look(self, regions: Iterable[str] | None, ended: bool = False) -> tuple[list[Sight], list[_Silent]]:
         """What these hosts show, or all of them, and those that did not answer."""
-        told, silent = self._each(regions, lambda line, host: line.ask({"do": "show", "folder": self._folder(host)}))
+        told, silent = self._each(regions, {"do": "show"})
         sights = [
             s
             for host, answer in told
@@ -302,21 +294,22 @@ class SshMachines:
         return [s for s in sights if ended or not s.machine.state.is_over], silent
 
     def _each(
-        self, regions: Iterable[str] | None, ask: Callable[[Line, Host], Coroutine[Any, Any, T]]
-    ) -> tuple[list[tuple[Host, T]], list[_Silent]]:
-        """Ask hosts at the same time. One that is no longer registered has no machines."""
-        hosts = [host for host in self._hosts.hosts() if regions is None or host.region in set(regions)]
+        self, regions: Iterable[str] | None, question: Mapping[str, Any]
+    ) -> tuple[list[tuple[Host, dict[str, Any]]], list[_Silent]]:
+        """Ask hosts the same, all at the same time. One that is no longer registered has no machines."""
+        wanted = None if regions is None else set(regions)
+        hosts = [host for host in self._hosts.hosts() if wanted is None or host.region in wanted]
 
-        async def one(host: Host) -> T | _Silent:
+        async def one(host: Host) -> dict[str, Any] | _Silent:
             try:
                 async with connected(host, self._key_of(host.key_secret)) as line:
-                    return await ask(line, host)
+                    return await line.ask({**question, "folder": self._folder(host)})
             except (NoConnection, CutOff) as error:
                 return _Mute(f"{host.region}: {error}", host.region)
             except SpotrelayError as error:
                 return _Silent(f"{host.region}: {error}", host.region)
 
-        async def all_of_them() -> list[T | _Silent]:
+        async def all_of_them() -> list[dict[str, Any] | _Silent]:
             return list(await asyncio.gather(*(one(host) for host in hosts)))
 
         answers = asyncio.run(all_of_them()) if hosts else []

@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
+import threading
+
+from spotrelay.core.errors import UnknownRun
+from spotrelay.core.ports import LiveStore
 from spotrelay.core.run import Run
 from spotrelay.instance.identity import Identity
+from spotrelay.instance.logbook import Logbook
+from spotrelay.instance.patience import keep_trying
 
 
 class NotMine(Exception):
     """This machine must not run the attempt, and says nothing about it."""
+
+
+def admitted(me: Identity, live: LiveStore, stop: threading.Event, logbook: Logbook) -> Run:
+    """The run as its row stands, where this machine may work on it.
+
+    Raises:
+        NotMine: it may not, or there is no such run.
+        StopAsked: the machine is being ended.
+        SpotrelayError: the row cannot be read for longer than a machine may take to boot.
+    """
+    timings = me.timings
+    try:
+        run = keep_trying(lambda: live.read_run(me.run_id), timings.boot, timings.poll / 5, stop, logbook.say)
+    except UnknownRun as error:
+        raise NotMine(str(error)) from error
+    reason = why_not(run, me)
+    if reason is not None:
+        raise NotMine(reason)
+    return run
 
 
 def why_not(run: Run, me: Identity) -> str | None:

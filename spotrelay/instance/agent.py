@@ -9,10 +9,10 @@ from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 
-from spotrelay.core.errors import SpotrelayError, UnknownRun
+from spotrelay.core.errors import SpotrelayError
 from spotrelay.core.live import EXIT_DONE, EXIT_DRAINED, EXIT_FENCED, LEFT, ExitReport, Phase
 from spotrelay.core.run import Run
-from spotrelay.instance.admission import NotMine, why_not
+from spotrelay.instance.admission import NotMine, admitted
 from spotrelay.instance.environment import meeting_environment
 from spotrelay.instance.gang import ATTACHED, Gang, GangDrains
 from spotrelay.instance.gpus import BadHost, trouble
@@ -20,7 +20,7 @@ from spotrelay.instance.heartbeats import Beater
 from spotrelay.instance.identity import Identity
 from spotrelay.instance.logbook import Logbook
 from spotrelay.instance.logship import LogShipper
-from spotrelay.instance.patience import StopAsked, keep_trying
+from spotrelay.instance.patience import StopAsked
 from spotrelay.instance.power import end_machine
 from spotrelay.instance.prefetch import Prefetch
 from spotrelay.instance.preparation import Preparation, Prepared, StepFailed
@@ -125,11 +125,8 @@ class Agent:
         return self._run_program(prepared)
 
     def _prepare(self) -> Prepared:
-        run = self._read_run()
+        run = admitted(self._me, self._services.live, self._programs.stop_asked, self._logbook)
         self._kept = timedelta(minutes=run.spec.keep_failed_minutes)
-        reason = why_not(run, self._me)
-        if reason is not None:
-            raise NotMine(reason)
         if run.spec.nodes > 1:
             self._take_place(run)
         for folder in (self._me.cache, self._me.state, self._me.code):
@@ -157,16 +154,6 @@ class Agent:
         self._beater.enter(Phase.WAITING)
         address = self._gang.gather()
         return replace(prepared, environment={**prepared.environment, **meeting_environment(self._me, address)})
-
-    def _read_run(self) -> Run:
-        live, me = self._services.live, self._me
-        try:
-            return keep_trying(
-                lambda: live.read_run(me.run_id), self._timings.boot, self._timings.poll / 5,
-                self._programs.stop_asked, self._logbook.say,
-            )  # fmt: skip
-        except UnknownRun as error:
-            raise NotMine(str(error)) from error
 
     def _run_program(self, prepared: Prepared) -> ExitReport | None:
         self._logbook.say(f"starting {prepared.command[0]!r} with {len(prepared.command) - 1} arguments")

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from spotrelay.core.errors import SpotrelayError, UnknownRun
+from spotrelay.core.errors import SpotrelayError
 from spotrelay.core.live import ENDING, EXIT_DONE, LEFT, ExitReport, Phase
 from spotrelay.core.run import Attempt, AttemptState, Run
-from spotrelay.instance.admission import NotMine, why_not
+from spotrelay.instance.admission import admitted
 from spotrelay.instance.identity import Identity
 from spotrelay.instance.logbook import Logbook
 from spotrelay.instance.patience import StopAsked, keep_trying
@@ -163,18 +163,7 @@ class Gang:
         return True
 
     def _admitted(self) -> Run:
-        me = self._me
-        try:
-            run = keep_trying(
-                lambda: self._services.live.read_run(me.run_id), me.timings.boot, me.timings.poll / 5,
-                self._stop, self._logbook.say,
-            )  # fmt: skip
-        except UnknownRun as error:
-            raise NotMine(str(error)) from error
-        reason = why_not(run, me)
-        if reason is not None:
-            raise NotMine(reason)
-        return run
+        return admitted(self._me, self._services.live, self._stop, self._logbook)
 
     def _attempt(self, run: Run) -> Attempt:
         attempt = run.attempt(self._me.generation)

@@ -17,7 +17,6 @@ import pytest
 from spotrelay.console.bundle import pack
 from spotrelay.console.demo.folder import built_assembly
 from spotrelay.console.demo.processes import living_in
-from spotrelay.console.exits import NotReady
 from spotrelay.console.submit import Submission
 from spotrelay.core.spec import parse_spec
 from spotrelay.localcloud.client import LocalCloud
@@ -28,6 +27,7 @@ from tests.acceptance_aws.play import Account
 from tests.acceptance_aws.watch import Clock
 from tests.acceptance_aws.workload import SCRIPT
 from tests.acceptance_aws_parts.fault_injection import FaultInjection
+from tests.localcloud.kit import assembly_or_skip
 
 pytestmark = [pytest.mark.loop, pytest.mark.timeout(600), pytest.mark.xdist_group("acceptance")]
 
@@ -38,10 +38,7 @@ STEPS = 90
 
 @pytest.fixture
 def cloud(tmp_path: Path) -> Iterator[LocalCloud]:
-    try:
-        built_assembly()
-    except NotReady as error:
-        pytest.skip(str(error))
+    assembly_or_skip()
     with LocalCloud(tmp_path / "cloud", SCALE) as cloud:
         yield cloud
 

@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 
 from spotrelay.aws.stack import find_stack
-from spotrelay.console.demo.folder import built_assembly
-from spotrelay.console.exits import NotReady
 from spotrelay.localcloud.client import LocalCloud
 from tests.console.conftest import SPEC
+from tests.localcloud.kit import assembly_or_skip
 
 pytestmark = [pytest.mark.loop, pytest.mark.xdist_group("console-cloud")]
 
@@ -25,10 +24,7 @@ Call = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
-    try:
-        assembly = built_assembly()
-    except NotReady as error:
-        pytest.skip(str(error))
+    assembly = assembly_or_skip()
     with LocalCloud(tmp_path_factory.mktemp("cloud"), 0.05) as cloud:
         cloud.deploy(assembly)
         yield cloud

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from spotrelay.console.demo.folder import built_assembly
-from spotrelay.console.exits import NotReady
 from spotrelay.core.run import RunStatus
 from tests.fail_static.ground import TIMINGS, Ground, ground
 from tests.fail_static.proxy import Mode
+from tests.localcloud.kit import assembly_or_skip
 
 pytestmark = [pytest.mark.loop, pytest.mark.xdist_group("fail-static")]
 
@@ -37,10 +36,7 @@ SEEN_FROM_OUTSIDE = ("dynamodb", "s3", "lambda", "sqs", "events")  # asked for a
 @pytest.fixture
 def healthy(tmp_path: Path) -> Iterator[Ground]:
     """A run that trains and has a verified checkpoint."""
-    try:
-        built_assembly()
-    except NotReady as error:
-        pytest.skip(str(error))
+    assembly_or_skip()
     with ground(tmp_path) as made:
         made.submit()
         made.verified_after((0, 0))

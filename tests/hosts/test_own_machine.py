@@ -20,7 +20,6 @@ import pytest
 from spotrelay.aws.stack import find_stack
 from spotrelay.console.demo.folder import built_assembly
 from spotrelay.console.demo.processes import living_in
-from spotrelay.console.exits import NotReady
 from spotrelay.console.wiring import services_of
 from spotrelay.core.errors import Contention, Unavailable
 from spotrelay.core.placement import LOST_FOR
@@ -28,6 +27,7 @@ from spotrelay.core.run import Attempt, Run, RunStatus
 from spotrelay.hosts.keeper import members
 from spotrelay.localcloud.client import LocalCloud
 from tests.hosts.sshd import Sshd, sshd
+from tests.localcloud.kit import assembly_or_skip
 
 pytestmark = [pytest.mark.loop, pytest.mark.timeout(280), pytest.mark.xdist_group("own-machine")]
 
@@ -162,10 +162,7 @@ def _machines_of(home: Path) -> list[str]:
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Ground]:
-    try:
-        built_assembly()
-    except NotReady as error:
-        pytest.skip(str(error))
+    assembly_or_skip()
     with ground(tmp_path) as made:
         yield made
 

@@ -13,7 +13,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from spotrelay.console.demo.folder import built_assembly
+from spotrelay.console.exits import NotReady
 from spotrelay.localcloud.client import LocalCloud
+
+
+def assembly_or_skip() -> Path:
+    """The stack as it was built for this machine; a test without it is skipped, with the reason."""
+    try:
+        return built_assembly()
+    except NotReady as error:
+        pytest.skip(str(error))
 
 
 def eventually(condition: Callable[[], Any], what: str, within_s: float = 20.0) -> Any:

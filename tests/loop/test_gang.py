@@ -16,10 +16,8 @@ import pytest
 
 from spotrelay.aws.stack import find_stack
 from spotrelay.console.bundle import pack
-from spotrelay.console.demo.folder import built_assembly
 from spotrelay.console.demo.processes import living_in
 from spotrelay.console.demo.reference import digest_in, losses_in, outside_spotrelay
-from spotrelay.console.exits import NotReady
 from spotrelay.console.logs import chunks
 from spotrelay.console.submit import Submission, send
 from spotrelay.console.wiring import Services, services_of
@@ -27,6 +25,7 @@ from spotrelay.core.errors import Contention, Unavailable
 from spotrelay.core.run import Run, RunStatus
 from spotrelay.core.spec import parse_spec
 from spotrelay.localcloud.client import LocalCloud
+from tests.localcloud.kit import assembly_or_skip
 
 pytestmark = [pytest.mark.loop, pytest.mark.timeout(300), pytest.mark.xdist_group("gang")]
 
@@ -42,10 +41,7 @@ QUIET = {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
-    try:
-        assembly = built_assembly()
-    except NotReady as error:
-        pytest.skip(str(error))
+    assembly = assembly_or_skip()
     with LocalCloud(tmp_path_factory.mktemp("cloud"), SCALE) as cloud:
         cloud.deploy(assembly)
         yield cloud

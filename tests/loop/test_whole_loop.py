@@ -16,19 +16,15 @@ from typing import Any
 
 import pytest
 
-from spotrelay.console.demo.folder import built_assembly
 from spotrelay.console.demo.processes import living_in
-from spotrelay.console.exits import NotReady
+from tests.localcloud.kit import assembly_or_skip
 
 pytestmark = [pytest.mark.loop, pytest.mark.timeout(600), pytest.mark.xdist_group("whole-loop")]
 
 
 @pytest.fixture(autouse=True)
 def assembly() -> None:
-    try:
-        built_assembly()
-    except NotReady as error:
-        pytest.skip(str(error))
+    assembly_or_skip()
 
 
 @contextmanager

@@ -15,15 +15,14 @@ import pytest
 import yaml
 
 from infra.assembly import main as assemble
-from spotrelay.console.demo.folder import built_assembly
 from spotrelay.console.demo.processes import living_in
 from spotrelay.console.demo.reference import digest_in, losses_in, outside_spotrelay
-from spotrelay.console.exits import NotReady
 from spotrelay.core.budget import midnight_after
 from spotrelay.core.run import RunStatus
 from spotrelay.core.spending import NO_MONEY
 from spotrelay.localcloud.client import LocalCloud
 from spotrelay.localcloud.ec2 import catalogue
+from tests.localcloud.kit import assembly_or_skip
 from tests.loop.shell import Shell
 
 pytestmark = [pytest.mark.loop, pytest.mark.timeout(300), pytest.mark.xdist_group("wishes")]
@@ -51,10 +50,7 @@ def room_for_one() -> float:
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
-    try:
-        built_assembly()  # its bundles are in the cache then
-    except NotReady as error:
-        pytest.skip(str(error))
+    assembly_or_skip()  # its bundles are in the cache then
     out = tmp_path_factory.mktemp("assembly") / "cdk.out"
     how = ["--out", str(out), "--arch", "host", "--python", "host"]
     assert assemble([*how, "-c", f"budget_dollars_per_day={room_for_one()}"]) == 0

@@ -22,7 +22,8 @@ from spotrelay.core.codec import from_json, to_json
 from spotrelay.core.errors import Damaged, InvalidInput, Missing
 from trainer_shim import restoring, shards
 from trainer_shim.frameworks.torch_attempt import Attempt
-from trainer_shim.frameworks.torch_layout import Layout, Part, decode, dtype_of
+from trainer_shim.frameworks.torch_kinds import dtype_of
+from trainer_shim.frameworks.torch_layout import Layout, Part, decode
 from trainer_shim.together import together
 from trainer_shim.tree import BYTES, unflatten
 from trainer_shim.voice import say

@@ -23,10 +23,11 @@ from spotrelay.core.errors import InvalidInput
 from trainer_shim import shards
 from trainer_shim.creating import create
 from trainer_shim.frameworks.torch_attempt import Attempt
+from trainer_shim.frameworks.torch_kinds import name_of
 from trainer_shim.frameworks.torch_layout import Value, Written, encode
 from trainer_shim.together import together
 from trainer_shim.tree import BYTES, Array, Leaf, flatten
-from trainer_shim.uploading.digests import content_digest
+from trainer_shim.uploading.digests import content_digest, seal
 
 
 class SpotrelayWriter(StorageWriter):
@@ -197,7 +198,7 @@ class _RankWriter:
                 raise InvalidInput(f"{name} is not the {dtype} tensor of {shape} that the planner announced")
             return found.detach()
 
-        return Leaf(name, str(dtype).removeprefix("torch."), shape, prod(shape) * dtype.itemsize, resolve)
+        return Leaf(name, name_of(dtype), shape, prod(shape) * dtype.itemsize, resolve)
 
     def _store(self, leaves: list[Leaf]) -> list[Written]:
         if not leaves:
@@ -214,12 +215,12 @@ class _RankWriter:
     def _store_shard(self, leaves: list[Leaf], planned: shards.ShardPlan) -> Shard:
         body = _filled(leaves, planned)
         identity = self._attempt.identity
-        digest = content_digest(body)
+        sealed = seal(body)
         rank = self._attempt.ranks.rank
-        key = shard_key(identity.run_id, identity.generation, self._save, rank, planned.index, digest)
+        key = shard_key(identity.run_id, identity.generation, self._save, rank, planned.index, sealed.digest)
         objects = self._attempt.ports.objects
-        made = create(objects, key, lambda: objects.put(key, body), digest, self._attempt.call)
-        return Shard(key, made.version_id, len(body), made.etag, digest, made.checksum, rank)
+        made = create(objects, key, lambda: objects.put(key, body, sealed.checksum), sealed.digest, self._attempt.call)
+        return Shard(key, made.version_id, len(body), made.etag, sealed.digest, made.checksum, rank)
 
 
 def _filled(leaves: list[Leaf], planned: shards.ShardPlan) -> memoryview:
@@ -266,7 +267,7 @@ def _describe(value: Any, path: str) -> Array | None:
         raise InvalidInput(f"{path} is a meta, sparse or quantized tensor: a checkpoint cannot hold it")
     shape = tuple(value.shape)
     size = value.numel() * value.element_size()
-    return Array(str(value.dtype).removeprefix("torch."), shape, size, id(value))
+    return Array(name_of(value.dtype), shape, size, id(value))
 
 
 def _no_array(value: Any, path: str) -> Array | None:

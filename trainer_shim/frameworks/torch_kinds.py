@@ -50,15 +50,15 @@ def name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def dtype_of(name: str) -> torch.dtype:
+def dtype_of(name: Any) -> torch.dtype:
     """The type of this name.
 
     Raises:
         InvalidInput: this version of torch has none.
     """
-    kind = getattr(torch, name, None)
+    kind = getattr(torch, name, None) if type(name) is str else None
     if not isinstance(kind, torch.dtype):
-        raise InvalidInput(f"this version of torch has no type {name[:80]}")
+        raise InvalidInput(f"this version of torch has no type {str(name)[:80]!r}")
     return kind
 
 

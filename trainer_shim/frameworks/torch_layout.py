@@ -23,6 +23,7 @@ from torch.distributed.checkpoint.metadata import (
 
 from spotrelay.core.checkpoint import Shard
 from spotrelay.core.errors import InvalidInput
+from trainer_shim.frameworks.torch_kinds import dtype_of, name_of
 from trainer_shim.layouts import Box, check_tiling, numbers
 from trainer_shim.tree import unflatten
 
@@ -90,7 +91,7 @@ def encode(
 
     arrays = {
         name: {
-            "dtype": _name(each.properties.dtype),
+            "dtype": name_of(each.properties.dtype),
             "shape": list(each.size),
             "chunks": [
                 {
@@ -183,22 +184,6 @@ class _Reading:
         if start != size:
             raise InvalidInput(f"{name} has {start} bytes, and its shape and type make {size}")
         return tuple(parts)
-
-
-def dtype_of(name: Any) -> torch.dtype:
-    """Torch's type of this name.
-
-    Raises:
-        InvalidInput: there is none.
-    """
-    found = getattr(torch, name, None) if type(name) is str else None
-    if not isinstance(found, torch.dtype):
-        raise InvalidInput(f"this version of torch has no type {name!r}")
-    return found
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _checked_paths(planner: Any) -> Any:
