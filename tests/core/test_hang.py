@@ -85,6 +85,11 @@ def test_time_in_which_nobody_could_look_does_not_count() -> None:
     assert not hung(*watched(a_run(), 30, every=timedelta(minutes=10)))
 
 
+def test_two_looks_are_too_few_to_judge_by_however_far_they_lie_apart() -> None:
+    assert not hung(*watched(a_run(hang_minutes=1.0), 2, every=2 * MINUTE))
+    assert hung(*watched(a_run(hang_minutes=1.0), 3, every=2 * MINUTE))
+
+
 def test_its_machine_is_ended_once_its_stacks_had_time_to_be_written() -> None:
     run, now = watched(a_run(), 35)
     run = suspected(run, 1, now)
