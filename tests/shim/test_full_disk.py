@@ -82,10 +82,11 @@ def test_a_cache_that_a_full_disk_has_spoilt_never_reaches_the_model(world: Worl
 def test_a_disk_that_fills_up_between_two_attempts_changes_no_bit(
     world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    alone = World(pytest.MonkeyPatch())
-    alone.submit()
-    whole = trained(alone, 1, STEPS)
-    alone.close()
+    with pytest.MonkeyPatch.context() as patch:  # undone before the attempts that are compared with it
+        alone = World(patch)
+        alone.submit()
+        whole = trained(alone, 1, STEPS)
+        alone.close()
     world.folders = {"SPOTRELAY_STATE": str(tmp_path / "state"), "SPOTRELAY_CACHE": str(tmp_path / "cache")}
     world.submit()
     trained(world, 1, 12)
