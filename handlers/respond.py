@@ -19,7 +19,7 @@ from handlers.alarming import tell_of
 from handlers.control import ControlPlane
 from handlers.judging import condemned
 from handlers.learning import Learning
-from handlers.paying import Paying
+from handlers.paying import Paying, money_is_back, refused_again
 from handlers.settings import DECISION, EVENT_TO_LAUNCH, LAUNCHES_STOPPED, LOST_RACES, POSTPONED
 from spotrelay.core.claim import claim
 from spotrelay.core.decide import decide
@@ -102,12 +102,16 @@ class Response:
             self._record(fact)
         if self._priced:
             self._price()
+        self._ask_books()
         for _ in range(MOST_STEPS):
             decision = self._decide()
             self._plane.telemetry.count(DECISION + type(decision).__name__)
             if isinstance(decision, (Wait, Rest)):
                 self._retire(decision)
                 return
+            if isinstance(decision, Reserve) and (refusal := refused_again(decision, self._run, self._plane)):
+                self._record(refusal)
+                continue
             self._claim(decision)
             if isinstance(decision, TOUCH_THE_WORLD):
                 self._save(decision.why)
@@ -134,6 +138,12 @@ class Response:
 
     def _record(self, fact: Fact) -> None:
         self._run = record(self._run, fact, self._plane.clock.now(), self._plane.site)
+
+    def _ask_books(self) -> None:
+        """A run that waits for the account's money goes on when it is its turn to be paid."""
+        back = money_is_back(self._run, self._plane)
+        if back is not None:
+            self._record(back)
 
     def _decide(self) -> Decision:
         """What follows; a launch, or leaving a machine for a cheaper one, only as the switch and prices say."""

@@ -25,7 +25,7 @@ from handlers.settings import (
     SWEEP_FAILURES,
 )
 from handlers.wiring import observed, wired
-from spotrelay.core.budget import MICRO, hourly
+from spotrelay.core.budget import MICRO, called, hourly
 from spotrelay.core.errors import OutOfReach, SpotrelayError, UnknownRun
 from spotrelay.core.facts import MachineFound
 from spotrelay.core.notice import InterruptionNotice, NoticeSource
@@ -82,20 +82,25 @@ def sweep(plane: ControlPlane) -> dict[str, Any]:
     for machine in machines:
         if machine.pool.region in drained:
             guarded(f"draining {machine.instance_id}", partial(_move_on, machine, plane))
-    guarded("books", lambda: _audit(plane))
+    payable = guarded("books", lambda: _audit(plane)) or []
+    _take_up(payable, plane, guarded)
     if failures:
         plane.telemetry.count(SWEEP_FAILURES, len(failures))
         raise SweepFailed(f"{len(failures)} steps of the sweep failed, the first: {failures[0]}")
     return {"due": len(due), "machines": len(machines)}
 
 
-def _audit(plane: ControlPlane) -> None:
-    """Tell what machines cost at this moment, and level the cells of the account's books."""
+def _audit(plane: ControlPlane) -> list[str]:
+    """Tell what machines cost at this moment, and level the cells of the account's books.
+
+    Returns the runs that waited for money and can be paid by now.
+    """
     budget, now = plane.site.budget, plane.clock.now()
     if budget is None or plane.books is None:
-        return
+        return []
     cells = plane.books.level(now.date(), budget.ceiling)
     plane.telemetry.count(SPEND_RATE, round(hourly(cells, now) * 100 / MICRO))
+    return [waiting.run_id for waiting in called(cells, budget.ceiling, now)]
 
 
 def _take_up(due: list[str], plane: ControlPlane, guarded: Callable[[str, Callable[[], Any]], Any]) -> None:

@@ -8,12 +8,14 @@ from typing import Any
 
 from spotrelay.aws.layout import Item
 from spotrelay.aws.table import Condition, ConditionFailed, Table
-from spotrelay.core.budget import Cell, Hold
+from spotrelay.core.budget import Cell, Hold, Waiting
 from spotrelay.core.errors import InvalidInput
 from spotrelay.core.row import SCHEMA, check_schema
 
 SORT = "ROW"
+ANYHOW = "attribute_exists(#pk) OR attribute_not_exists(#pk)"
 HOLD = re.compile(r"^h_(?P<run>.+)__(?P<generation>\d+)$")  # an attribute for each attempt; ids have no underscore
+SPENT, WAITS = "s_", "w_"  # further attributes, for each run
 
 
 class DynamoCells:
@@ -36,6 +38,7 @@ class DynamoCells:
             fits = "#total <= :room"
             condition += f" AND ({fits} OR attribute_not_exists(#total))" if more <= room else f" AND {fits}"
         change = f"SET #{name} = :hold, #schema = :schema, #total = if_not_exists(#total, :zero) + :more"
+        change += f" REMOVE #{_of_run(WAITS, hold.run_id)}"
         return self._change(hold.day, cell, change, Condition(condition, values))
 
     def drop(self, cell: int, expected: Hold, amount: int) -> Cell | None:
@@ -44,6 +47,9 @@ class DynamoCells:
         name = _attribute(expected)
         condition = _still(name, expected, values)
         change = f"SET #total = #total - :less REMOVE #{name}"
+        if amount:
+            values[":amount"] = _number(amount)
+            change += f" ADD #{_of_run(SPENT, expected.run_id)} :amount"  # once, since the hold is gone then
         return self._change(expected.day, cell, change, Condition(condition, values))
 
     def move(self, day: date, giver: int, taker: int, amount: int, room: int) -> bool:
@@ -52,7 +58,7 @@ class DynamoCells:
         fits = Condition("#total <= :room OR attribute_not_exists(#total)", values | {":room": _number(room - amount)})
         grow = "SET #schema = :schema, #total = if_not_exists(#total, :zero) + :amount"
         shrink = "SET #schema = :schema, #total = if_not_exists(#total, :zero) - :amount"
-        anyhow = Condition("attribute_exists(#pk) OR attribute_not_exists(#pk)", values)
+        anyhow = Condition(ANYHOW, values)
         actions = [
             self._table.update_of(_partition(day, giver), SORT, grow, fits),
             self._table.update_of(_partition(day, taker), SORT, shrink, anyhow),
@@ -62,6 +68,18 @@ class DynamoCells:
         except ConditionFailed:
             return False
         return True
+
+    def wait(self, day: date, cell: int, waiting: Waiting) -> None:
+        """Write down that a run waits for money, in place of what was written of it before."""
+        values = {":waiting": _waiting_text(waiting), ":zero": _number(0), ":schema": _number(SCHEMA)}
+        name = _of_run(WAITS, waiting.run_id)
+        change = f"SET #{name} = :waiting, #schema = :schema, #total = if_not_exists(#total, :zero)"
+        self._change(day, cell, change, Condition(ANYHOW, values))
+
+    def leave(self, day: date, cell: int, run_id: str) -> None:
+        """Write down that a run waits no longer."""
+        name = _of_run(WAITS, run_id)
+        self._change(day, cell, f"REMOVE #{name}", Condition(f"attribute_exists(#{name})"))
 
     def _change(self, day: date, cell: int, change: str, condition: Condition) -> Cell | None:
         try:
@@ -83,12 +101,25 @@ def _partition(day: date, cell: int) -> str:
 
 
 def _attribute(hold: Hold) -> str:
-    return f"h_{hold.run_id.replace('-', '_')}__{hold.generation}"
+    return f"{_of_run('h_', hold.run_id)}__{hold.generation}"
+
+
+def _of_run(prefix: str, run_id: str) -> str:
+    return f"{prefix}{run_id.replace('-', '_')}"
+
+
+def _run_of(prefix: str, name: str) -> str:
+    return name.removeprefix(prefix).replace("_", "-")
 
 
 def _text(hold: Hold) -> dict[str, str]:
     """Short, since a cell holds hundreds of them: amount, end in seconds, whether a machine uses it, rate."""
     return {"S": f"{hold.amount} {hold.until.timestamp():.6f} {'used' if hold.used else 'free'} {hold.rate}"}
+
+
+def _waiting_text(waiting: Waiting) -> dict[str, str]:
+    since, until = waiting.since.timestamp(), waiting.until.timestamp()
+    return {"S": f"{waiting.amount} {since:.6f} {until:.6f} {'machine' if waiting.machine else 'launch'}"}
 
 
 def _number(value: int) -> dict[str, str]:
@@ -100,7 +131,19 @@ def _read(day: date, item: Item | None) -> Cell:
         return Cell()
     check_schema(int(item["schema"]["N"]), f"the books of {day}")
     holds = [hold for name, value in item.items() if (hold := _hold(day, name, value)) is not None]
-    return Cell(int(item["total"]["N"]), {(hold.run_id, hold.generation): hold for hold in holds})
+    spent = {_run_of(SPENT, name): int(value["N"]) for name, value in item.items() if name.startswith(SPENT)}
+    waiting = [_waiting(day, name, value) for name, value in item.items() if name.startswith(WAITS)]
+    by_attempt = {(hold.run_id, hold.generation): hold for hold in holds}
+    return Cell(int(item["total"]["N"]), by_attempt, spent, {each.run_id: each for each in waiting})
+
+
+def _waiting(day: date, name: str, value: Any) -> Waiting:
+    try:
+        amount, since, until, what = value["S"].split()
+        start, end = (datetime.fromtimestamp(float(at), UTC) for at in (since, until))
+        return Waiting(_run_of(WAITS, name), start, end, int(amount), what == "machine")
+    except (KeyError, ValueError) as error:
+        raise InvalidInput(f"the books of {day}: {name} cannot be read: {value!r}") from error
 
 
 def _hold(day: date, name: str, value: Any) -> Hold | None:
@@ -110,7 +153,7 @@ def _hold(day: date, name: str, value: Any) -> Hold | None:
     try:
         amount, until, state, rate = value["S"].split()
         end = datetime.fromtimestamp(float(until), UTC)
-        run_id = found["run"].replace("_", "-")
+        run_id = _run_of("", found["run"])
         return Hold(run_id, int(found["generation"]), day, int(amount), end, state == "used", int(rate))
     except (KeyError, ValueError) as error:
         raise InvalidInput(f"the books of {day}: {name} cannot be read: {value!r}") from error

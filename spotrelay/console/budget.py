@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +69,15 @@ def account(cells: Iterable[Cell], ceiling: float | None, day: date, now: dateti
             }
             for hold in holds
         ],
+        "ended": [
+            {"run_id": run_id, "dollars": spent / MICRO}
+            for run_id, spent in sorted((run_id, spent) for cell in found for run_id, spent in cell.spent.items())
+        ],
+        "waiting": [
+            {"run_id": each.run_id, "dollars": each.amount / MICRO, "since": each.since, "machine": each.machine}
+            for each in sorted((w for cell in found for w in cell.waiting.values()), key=lambda w: w.since)
+            if each.until > now
+        ],
     }
 
 
@@ -81,14 +90,20 @@ def show(about: dict[str, Any]) -> None:
     left = f", ${about['left']:,.2f} left" if about["left"] is not None else ""
     tell(f"{about['day']} (UTC): ${about['set_aside']:,.2f} spent or set aside{of}{left}")
     tell(f"machines cost ${about['dollars_per_hour']:,.2f} an hour at this moment")
-    rows = (
-        (
-            hold["run_id"],
-            str(hold["generation"]),
-            dollars(round(hold["dollars"] * MICRO)),
-            f"{hold['until']:%H:%M}",
-            "machine" if hold["machine"] else "launch",
-        )
-        for hold in about["holds"]
-    )
-    table(("RUN", "ATTEMPT", "SET ASIDE TODAY", "UNTIL (UTC)", "FOR"), rows)
+    table(("RUN", "ATTEMPT", "SET ASIDE TODAY", "UNTIL (UTC)", "FOR"), _rows(about))
+
+
+def _rows(about: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    """What is held, then what those that are over have spent, then who has to wait."""
+    for hold in about["holds"]:
+        what = "machine" if hold["machine"] else "launch"
+        yield hold["run_id"], str(hold["generation"]), _dollars(hold), f"{hold['until']:%H:%M}", what
+    for run in about["ended"]:
+        yield run["run_id"], "", _dollars(run), "", "spent by machines that are gone"
+    for run in about["waiting"]:
+        what = "its machine" if run["machine"] else "a launch"
+        yield run["run_id"], "", "$0.00", "", f"waits since {run['since']:%H:%M} for {_dollars(run)} for {what}"
+
+
+def _dollars(about: dict[str, Any]) -> str:
+    return dollars(round(about["dollars"] * MICRO))

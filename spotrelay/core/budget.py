@@ -53,15 +53,28 @@ class Hold:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """A run for which a day had no money."""
+
+    run_id: str
+    since: datetime  # UTC
+    until: datetime  # UTC; who has not asked again by then waits no longer
+    amount: int  # millionths of a dollar that it asked for
+    machine: bool = False  # for the next piece of a machine's time, rather than for a launch
+
+
+@dataclass(frozen=True)
 class Cell:
     """One part of a day's books."""
 
     total: int = 0  # set aside or spent; below it by what was taken over from other cells
     holds: Mapping[tuple[str, int], Hold] = field(default_factory=dict)  # by run and generation
+    spent: Mapping[str, int] = field(default_factory=dict)  # by run: what its holds that are closed came to
+    waiting: Mapping[str, Waiting] = field(default_factory=dict)  # by run
 
 
 class Cells(Protocol):
-    """Where the books are kept: four calls, each of them atomic."""
+    """Where the books are kept; each call is atomic."""
 
     def look(self, day: date, cell: int) -> Cell:
         """A cell as it stands; an empty one where there is none."""
@@ -71,6 +84,7 @@ class Cells(Protocol):
         """Set this hold aside if its attempt has still what was expected, and the total stays within the room.
 
         The total changes by the difference of the two amounts; None as room: whatever the total is.
+        Whoever has got its hold waits no longer.
         Returns None when that is done, else the cell as it stands.
 
         Raises:
@@ -80,6 +94,14 @@ class Cells(Protocol):
 
     def drop(self, cell: int, expected: Hold, amount: int) -> Cell | None:
         """Close this hold with what it came to, if it is still as expected. Answers as `put` does."""
+        ...
+
+    def wait(self, day: date, cell: int, waiting: Waiting) -> None:
+        """Write down that a run waits for money, in place of what was written of it before."""
+        ...
+
+    def leave(self, day: date, cell: int, run_id: str) -> None:
+        """Write down that a run waits no longer."""
         ...
 
     def move(self, day: date, giver: int, taker: int, amount: int, room: int) -> bool:
@@ -139,6 +161,16 @@ class Books:
             if old is None or self._dropped(mine, old, amount):
                 return
         raise Contention(f"the books of {day} change all the time; try again a little later")
+
+    def wait(self, day: date, waiting: Waiting) -> None:
+        """Have a run called when there is money for it. Who waits already keeps its place."""
+        mine = cell_of(waiting.run_id)
+        old = self._cells.look(day, mine).waiting.get(waiting.run_id)
+        self._cells.wait(day, mine, replace(waiting, since=old.since) if old else waiting)
+
+    def leave(self, day: date, run_id: str) -> None:
+        """Have a run not called any more."""
+        self._cells.leave(day, cell_of(run_id), run_id)
 
     def level(self, day: date, ceiling: int) -> tuple[Cell, ...]:
         """Cover what cells have beyond their share with room of others; every cell as it was before.
@@ -205,6 +237,23 @@ def _covers(old: Hold, wanted: Hold) -> bool:
 def forgotten(cell: Cell, now: datetime) -> Iterator[Hold]:
     """Holds of launches that never came, whose time is over."""
     return (hold for hold in cell.holds.values() if not hold.used and hold.until <= now)
+
+
+def room_in(cells: Iterable[Cell], ceiling: int, now: datetime) -> int:
+    """Millionths of a dollar that can still be set aside: what is left, and what nobody will use."""
+    taken = sum(cell.total - sum(hold.amount for hold in forgotten(cell, now)) for cell in cells)
+    return ceiling // CELLS * CELLS - taken
+
+
+def called(cells: Iterable[Cell], ceiling: int, now: datetime) -> Iterator[Waiting]:
+    """Who waits and can be paid by now: machines before launches, then who waits longest; no more than fit together."""
+    found = tuple(cells)
+    room = room_in(found, ceiling, now)
+    waiting = (each for cell in found for each in cell.waiting.values() if each.until > now)
+    for each in sorted(waiting, key=lambda w: (not w.machine, w.since, w.run_id)):
+        if each.amount <= room:
+            room -= each.amount
+            yield each
 
 
 def hourly(cells: Iterable[Cell], now: datetime) -> int:

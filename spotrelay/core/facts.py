@@ -45,6 +45,11 @@ class MoneyRefused:
 
 
 @dataclass(frozen=True)
+class MoneyBack:
+    """The account's books have room again for a run that waits for it: it may ask at once."""
+
+
+@dataclass(frozen=True)
 class LaunchUnclear:
     """A launch was sent and its outcome is not known, or it could not stand in line: the same request goes again."""
 
@@ -179,6 +184,7 @@ Fact = (
     | Priced
     | Paid
     | MoneyRefused
+    | MoneyBack
     | LaunchUnclear
     | LaunchPostponed
     | LaunchAbandoned

@@ -20,6 +20,7 @@ from spotrelay.core.facts import (
     LaunchPostponed,
     LaunchUnclear,
     MachineFound,
+    MoneyBack,
     MoneyRefused,
     Observed,
     Paid,
@@ -369,6 +370,12 @@ def _(fact: MoneyRefused, run: Run, now: datetime, site: Site) -> Run:
     if run.intent is not None and run.intent.generation == fact.generation and run.intent.sent <= 1:
         run = replace(run, intent=None)  # nobody has sent it
     return note(run, "no-money", fact.why, now, fact.generation) if first else run
+
+
+@_apply.register
+def _(fact: MoneyBack, run: Run, now: datetime, site: Site) -> Run:
+    waits = run.broke_until is not None and run.broke_until > now
+    return replace(run, broke_until=now) if waits else run
 
 
 @_apply.register

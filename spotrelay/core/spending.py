@@ -16,7 +16,8 @@ from spotrelay.core.spec import AtCeiling, Limits
 
 AHEAD = timedelta(minutes=20)  # before its paid time ends a machine's next piece is set aside, up to so long
 LEAVE = timedelta(minutes=5)  # before the money ends an attempt is asked to save; it needs less, and pays for it
-LOOK_AGAIN = timedelta(minutes=10)  # after the account had no money left: somebody's machine may have ended
+LOOK_AGAIN = timedelta(minutes=10)  # after the account had no money left, unless the books call before
+WAITS = LOOK_AGAIN * 2  # so long the books call whoever was refused, unless it asks again
 NO_MONEY = "the account's budget of the day is used up"
 
 
@@ -59,6 +60,12 @@ def hold_for_machine(run: Run, attempt: Attempt, budget: Budget, now: datetime) 
     hourly = rate(run, attempt) * len(attempt.machines)
     amount = cost(hourly, attempt.reserved_at or start, until, day) + _fetched(attempt, day)
     return Hold(run.run_id, attempt.generation, day, amount, until, True, int(hourly * MICRO))
+
+
+def not_held(run: Run, attempt: Attempt, hold: Hold) -> int:
+    """Millionths of a dollar of a machine's hold that are for its next piece of time, not set aside yet."""
+    hourly = rate(run, attempt) * len(attempt.machines)
+    return cost(hourly, attempt.paid_until or attempt.reserved_at or hold.until, hold.until, hold.day)
 
 
 def closings(before: Run, after: Run) -> Iterator[tuple[int, date, int]]:
@@ -178,6 +185,12 @@ def no_money(run: Run, now: datetime) -> Decision | None:
     if run.spec.limits.at_ceiling is AtCeiling.STOP and not run.live:
         return Conclude(RunStatus.FAILED, f"{NO_MONEY}, and limits.at_ceiling says to stop")
     return Wait(run.broke_until, NO_MONEY)
+
+
+def is_broke(run: Run, now: datetime) -> bool:
+    """Whether the run waits because the account had no money for it."""
+    waits = run.broke_until is not None and now < run.broke_until
+    return waits and run.outcome is None and not run.paused
 
 
 def asked_again_at(run: Run, now: datetime, scale: float = 1.0) -> datetime:

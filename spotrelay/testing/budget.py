@@ -6,7 +6,7 @@ import threading
 from dataclasses import replace
 from datetime import date
 
-from spotrelay.core.budget import Cell, Hold
+from spotrelay.core.budget import Cell, Hold, Waiting
 
 
 class MemoryCells:
@@ -28,7 +28,8 @@ class MemoryCells:
             total = found.total + hold.amount - (expected.amount if expected else 0)
             if found.holds.get(key) != expected or (room is not None and total > room):
                 return found
-            self._cells[hold.day, cell] = Cell(total, {**found.holds, key: hold})
+            waiting = {name: each for name, each in found.waiting.items() if name != hold.run_id}
+            self._cells[hold.day, cell] = Cell(total, {**found.holds, key: hold}, found.spent, waiting)
             return None
 
     def drop(self, cell: int, expected: Hold, amount: int) -> Cell | None:
@@ -38,8 +39,25 @@ class MemoryCells:
             if found.holds.get(key) != expected:
                 return found
             others = {name: hold for name, hold in found.holds.items() if name != key}
-            self._cells[expected.day, cell] = Cell(found.total - expected.amount + amount, others)
+            spent = found.spent
+            if amount:
+                spent = {**spent, expected.run_id: spent.get(expected.run_id, 0) + amount}
+            total = found.total - expected.amount + amount
+            self._cells[expected.day, cell] = replace(found, total=total, holds=others, spent=spent)
             return None
+
+    def wait(self, day: date, cell: int, waiting: Waiting) -> None:
+        """Write down that a run waits for money, in place of what was written of it before."""
+        with self._lock:
+            found = self._at(day, cell)
+            self._cells[day, cell] = replace(found, waiting={**found.waiting, waiting.run_id: waiting})
+
+    def leave(self, day: date, cell: int, run_id: str) -> None:
+        """Write down that a run waits no longer."""
+        with self._lock:
+            found = self._at(day, cell)
+            others = {name: each for name, each in found.waiting.items() if name != run_id}
+            self._cells[day, cell] = replace(found, waiting=others)
 
     def move(self, day: date, giver: int, taker: int, amount: int, room: int) -> bool:
         """Let the taker have room of the giver's, if the giver's total stays within the room then."""

@@ -9,7 +9,7 @@ import pytest
 from spotrelay.aws.places import Places
 from spotrelay.aws.stack import Stack
 from spotrelay.console.budget import account, ceiling_of, day_of, show
-from spotrelay.core.budget import MICRO, Books, Hold
+from spotrelay.core.budget import MICRO, Books, Hold, Waiting
 from spotrelay.core.errors import InvalidInput
 from spotrelay.testing import MemoryCells
 from spotrelay.testing.contracts.budget import DAY, HOUR, NOON
@@ -39,6 +39,25 @@ def test_a_day_is_told_with_what_is_left_and_who_holds_it(capsys: pytest.Capture
     said = capsys.readouterr().out
     assert "$4.00 spent or set aside of $10.00, $6.00 left" in said
     assert "train\t2\t$3.00\t13:00\tmachine" in said
+
+
+def test_what_a_run_that_ended_has_spent_is_shown_beside_what_others_hold_and_wait_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = books()
+    found.close("other", 1, DAY, MICRO // 2)
+    found.wait(DAY, Waiting("poor", NOON, NOON + HOUR, 7 * MICRO))
+
+    about = account(found.cells(DAY), 10.0, DAY, NOON)
+    show(about)
+
+    assert about["ended"] == [{"run_id": "other", "dollars": 0.5}]
+    assert about["waiting"] == [{"run_id": "poor", "dollars": 7.0, "since": NOON, "machine": False}]
+    listed = sum(each["dollars"] for each in (*about["holds"], *about["ended"]))
+    assert listed == about["set_aside"] == 3.5
+    said = capsys.readouterr().out
+    assert "other\t\t$0.50\t\tspent by machines that are gone" in said
+    assert "poor\t\t$0.00\t\twaits since 12:00 for $7.00 for a launch" in said
 
 
 def test_a_stack_that_counts_no_money_says_how_to_let_it(capsys: pytest.CaptureFixture[str]) -> None:

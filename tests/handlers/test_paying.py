@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from handlers.control import ControlPlane
+from handlers.respond import respond
 from handlers.settings import MONEY_REFUSED
-from spotrelay.core.budget import MICRO, Books, Budget
+from spotrelay.core.budget import MICRO, Books, Budget, midnight_after
 from spotrelay.core.errors import Unavailable
+from spotrelay.core.facts import CancelRequested
 from spotrelay.core.live import EXIT_DONE
 from spotrelay.core.notice import InstanceState
 from spotrelay.core.run import RunStatus
@@ -20,7 +23,7 @@ from spotrelay.core.spec import AtCeiling, Limits, Spec
 from spotrelay.core.spending import spent
 from spotrelay.testing import Crash, Fault, MemoryCells, faulty
 from spotrelay.testing.faults import at
-from tests.handlers.plane import SPEC, World
+from tests.handlers.plane import SPEC, ListQueue, World
 
 HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
@@ -54,6 +57,13 @@ def account() -> Account:
     world = Account()
     world.__post_init__()
     return world
+
+
+def train(world: World, minutes: int) -> None:
+    """Let the first attempt go on for so long, with the sweep coming round."""
+    for _ in range(minutes):
+        world.beat("run-1", 1)
+        world.sweep(MINUTE)
 
 
 def kinds(world: World, run_id: str = "run-1") -> list[str]:
@@ -98,6 +108,113 @@ def test_a_run_that_waits_for_money_goes_on_when_another_gives_it_back(account: 
     assert account.machines.machines[1].run_id == "second"
 
 
+def test_a_run_that_waits_for_money_goes_on_within_a_minute_of_its_coming_back(account: Account) -> None:
+    account.dollars = 1.5
+    machine = account.start("first")
+    account.submit("second")
+    account.look("second")
+    account.exit("first", 1, EXIT_DONE)
+    account.change(machine, InstanceState.TERMINATED)
+
+    account.sweep(MINUTE)
+
+    assert [m.run_id for m in account.machines.machines] == ["first", "second"]
+    assert all(cell.waiting == {} for cell in account.books.cells(account.clock.now().date()))
+
+
+def test_a_run_that_waits_for_money_goes_on_within_a_minute_of_a_higher_budget(account: Account) -> None:
+    account.dollars = 0.5
+    account.submit()
+    account.look()
+    account.settle(3)
+    assert account.machines.machines == []
+
+    account.dollars = 5.0
+    account.sweep(MINUTE)
+
+    assert len(account.machines.alive) == 1
+
+
+def test_a_machine_without_money_for_its_next_hour_is_paid_within_a_minute_of_a_higher_budget(account: Account) -> None:
+    account.dollars = 1.0
+    account.start()
+    train(account, 51)
+    assert account.run().broke_until is not None
+
+    account.dollars = 5.0
+    train(account, 2)
+
+    assert account.run().broke_until is None
+    train(account, 30)
+    assert [attempt.generation for attempt in account.run().attempts] == [1]
+    assert "drain" not in kinds(account)
+
+
+def test_waiting_for_money_leaves_one_line_and_no_launch_behind_however_often_it_asks(account: Account) -> None:
+    account.dollars = 0.5
+    account.submit()
+
+    account.look()
+    account.settle(180)
+
+    assert kinds(account) == ["reserved", "launch", "no-money"]
+    assert account.run().launches == 1
+    assert account.ledger.counts[MONEY_REFUSED] > 10
+
+
+def test_a_run_that_waits_for_money_and_is_cancelled_is_called_no_more(account: Account) -> None:
+    account.dollars = 0.5
+    account.submit()
+    account.look()
+
+    respond(account.plane, "run-1", [CancelRequested("it takes too long")])
+
+    assert account.run().status is RunStatus.CANCELLED
+    assert all(cell.waiting == {} for cell in account.books.cells(account.clock.now().date()))
+
+
+def test_of_a_crowd_that_waits_for_money_only_those_are_called_for_whom_it_suffices(account: Account) -> None:
+    account.dollars = 0.5
+    names = [f"run-{n}" for n in range(50)]
+    for name in names:
+        account.submit(name)
+        account.look(name)
+        account.clock.advance(timedelta(milliseconds=1))
+    queue = ListQueue()
+
+    account.dollars = 10.5
+    account.sweep(plane=replace(account.plane, runs_queue=queue))
+
+    assert queue.sent == names[:10]
+
+
+def test_runs_that_wait_for_the_next_day_do_not_ask_all_together(account: Account) -> None:
+    midnight = midnight_after(account.clock.now())
+    account.clock.advance(midnight - MINUTE - account.clock.now())
+    account.dollars = 0.001
+    for n in range(200):
+        account.submit(f"run-{n}")
+        account.look(f"run-{n}")
+
+    asked = [account.run(f"run-{n}").broke_until for n in range(200)]
+
+    minutes = Counter((at - midnight) // MINUTE for at in asked if at is not None)
+    assert set(minutes) == set(range(10))
+    assert max(minutes.values()) < 40
+
+
+def test_what_a_run_that_ended_has_spent_today_stays_with_its_name(account: Account) -> None:
+    machine = account.start()
+    train(account, 30)
+
+    account.exit("run-1", 1, EXIT_DONE)
+    account.change(machine, InstanceState.TERMINATED)
+
+    cells = account.books.cells(account.clock.now().date())
+    assert [cell.holds for cell in cells if cell.holds] == []
+    assert sum(cell.spent.get("run-1", 0) for cell in cells) / MICRO == pytest.approx(0.5, abs=0.02)
+
+
 def test_a_run_that_waits_for_money_goes_on_with_the_next_day(account: Account) -> None:
     account.dollars = 1.5
     account.start("first")
@@ -122,9 +239,7 @@ def test_a_run_whose_spec_says_so_ends_when_the_account_has_no_money(account: Ac
 
 def test_a_machine_is_paid_for_piece_by_piece_and_at_its_end_for_what_it_ran(account: Account) -> None:
     machine = account.start()
-    for _ in range(150):
-        account.beat("run-1", 1)
-        account.sweep(MINUTE)
+    train(account, 150)
 
     assert account.set_aside == pytest.approx(3.0, abs=0.34)
     account.exit("run-1", 1, EXIT_DONE)

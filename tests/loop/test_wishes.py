@@ -122,6 +122,7 @@ def test_a_run_that_is_paused_in_the_middle_saves_rests_without_cost_and_goes_on
     newest = max(paused["checkpoints"], key=lambda c: c["step"])
     assert (newest["step"], newest["state"]) == (paused["step"], "verified"), "what it had trained is saved"
     assert 0 < spent < 0.1 and holders == set()
+    assert json.loads(shell.done("budget", "--json"))["ended"] == [{"run_id": "rests", "dollars": spent}]
     shown = shell.done("status", "rests")
     assert "lunch" in shown and "spotrelay resume rests" in shown and "money: $0.0" in shown
 
@@ -178,7 +179,10 @@ def test_a_run_for_which_the_day_has_no_money_waits_says_so_and_starts_once_anot
     assert NO_MONEY in told
     assert f"next: {NO_MONEY}" in seen
     assert [(hold["run_id"], hold["machine"]) for hold in books["holds"]] == [("first", True)]
+    assert [wish["run_id"] for wish in books["waiting"]] == ["second"]
     assert 0 < books["left"] < books["ceiling"] / 2
-    assert shown.splitlines()[-1].startswith("first\t1\t")
+    assert "\nfirst\t1\t" in shown and shown.splitlines()[-1].startswith("second\t")
     assert sum(len(attempt["machines"]) for attempt in over["attempts"]) == 1
     assert books_of(shell)[0] < books["set_aside"], "what the first one did not use came back"
+    ended = {run["run_id"]: run["dollars"] for run in json.loads(shell.done("budget", "--json"))["ended"]}
+    assert ended["first"] > 0 and ended["second"] > 0

@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from spotrelay.core.budget import CELLS, MICRO, Books, Cell, Cells, Hold
+from spotrelay.core.budget import CELLS, MICRO, Books, Cell, Cells, Hold, Waiting, called
 from spotrelay.core.errors import Contention
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
@@ -20,6 +20,11 @@ DAY = NOON.date()
 def hold(run_id: str = "a-run", amount: int = MICRO, generation: int = 1, used: bool = False, day: date = DAY) -> Hold:
     """An hour's hold."""
     return Hold(run_id, generation, day, amount, NOON + HOUR, used)
+
+
+def waiting(run_id: str = "a-run", amount: int = MICRO, since: datetime = NOON) -> Waiting:
+    """One that waits for an hour."""
+    return Waiting(run_id, since, NOON + HOUR, amount)
 
 
 class CellsContract:
@@ -65,8 +70,34 @@ class CellsContract:
         cells.put(3, mine, None, 100)
 
         assert cells.drop(3, mine, 20) is None
-        assert cells.drop(3, mine, 20) == Cell(20, {})
-        assert cells.look(DAY, 3) == Cell(20, {})
+        assert cells.drop(3, mine, 20) == Cell(20, spent={"a-run": 20})
+        assert cells.look(DAY, 3) == Cell(20, spent={"a-run": 20})
+
+    def test_what_closed_holds_came_to_adds_up_by_run(self, cells: Cells) -> None:
+        for generation, came_to in ((1, 20), (2, 0), (3, 5)):
+            mine = hold(amount=30, generation=generation)
+            cells.put(3, mine, None, 100)
+            cells.drop(3, mine, came_to)
+        other = hold("a-b", amount=30)
+        cells.put(3, other, None, 100)
+        cells.drop(3, other, 0)
+
+        assert cells.look(DAY, 3) == Cell(25, spent={"a-run": 25})
+
+    def test_who_waits_is_kept_until_it_has_its_hold_or_leaves(self, cells: Cells) -> None:
+        for name in ("a-run", "b-run"):
+            cells.wait(DAY, 3, waiting(name, amount=1))
+            cells.wait(DAY, 3, waiting(name))
+        cells.leave(DAY, 3, "nobody")
+        assert cells.look(DAY, 3) == Cell(waiting={name: waiting(name) for name in ("a-run", "b-run")})
+
+        assert cells.put(3, hold(amount=70), None, 60) is not None
+        assert set(cells.look(DAY, 3).waiting) == {"a-run", "b-run"}
+        cells.put(3, hold(amount=50), None, 60)
+        assert cells.look(DAY, 3) == Cell(50, {("a-run", 1): hold(amount=50)}, waiting={"b-run": waiting("b-run")})
+
+        cells.leave(DAY, 3, "b-run")
+        assert cells.look(DAY, 3).waiting == {}
 
     def test_ids_that_look_alike_are_kept_apart(self, cells: Cells) -> None:
         alike = [hold("a-b", 1), hold("a--b", 2), hold("a-b-1", 4), hold("a-b", 8, generation=11)]
@@ -135,6 +166,24 @@ class CellsContract:
         assert set_aside(books) == 10 * MICRO
         assert not books.set_aside(hold("next", amount=2 * MICRO + 1), 12 * MICRO, NOON)
         assert books.set_aside(hold("next", amount=2 * MICRO), 12 * MICRO, NOON)
+
+    def test_who_waits_longest_is_called_first_and_no_more_than_the_room_suffices_for(self, books: Books) -> None:
+        books.set_aside(hold(amount=10 * MICRO), 16 * MICRO, NOON)
+        for minute, name in enumerate(("first", "second", "third")):
+            books.wait(DAY, waiting(name, 3 * MICRO, NOON + timedelta(minutes=minute)))
+        books.wait(DAY, waiting("second", 4 * MICRO, NOON - HOUR / 2))
+        books.wait(DAY, waiting("first", 3 * MICRO, NOON + HOUR / 2))
+        books.wait(DAY, replace(waiting("trains", 2 * MICRO, NOON + HOUR / 2), machine=True))
+        books.wait(DAY, replace(waiting("forgotten", MICRO, NOON - HOUR), until=NOON))
+
+        def names(ceiling: int) -> list[str]:
+            return [each.run_id for each in called(books.cells(DAY), ceiling * MICRO, NOON)]
+
+        assert names(11) == []
+        assert names(16) == ["trains", "first"]
+        assert names(32) == ["trains", "first", "second", "third"]
+        books.close("a-run", 1, DAY, 0)
+        assert names(16) == ["trains", "first", "second", "third"]
 
     def test_closing_twice_changes_nothing_more(self, books: Books) -> None:
         books.set_aside(hold(amount=5 * MICRO), 16 * MICRO, NOON)
