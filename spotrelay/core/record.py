@@ -433,7 +433,10 @@ def _(fact: TerminateAsked, run: Run, now: datetime, site: Site) -> Run:
 def _(fact: Verified, run: Run, now: datetime, site: Site) -> Run:
     name = f"{fact.generation}.{fact.save}"
     run = replace(run, verify_at=None)
+    if fact.ok and name == run.noted_whole:
+        return run  # compared again after a loss: once is enough for the timeline
     if fact.ok:
+        run = replace(run, noted_whole=name)
         return note(run, "verified", f"checkpoint {name} is whole in S3", now, fact.generation, checkpoint=name)
     text = f"checkpoint {name} is condemned: {fact.problem}"
     return note(run, "condemned", text, now, fact.generation, checkpoint=name, problem=fact.problem)

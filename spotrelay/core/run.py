@@ -290,6 +290,7 @@ class Run:
     recheck_after: datetime | None = None  # verdicts older than this do not count for a resume
     verify_at: datetime | None = None  # S3 gave no answer: no verification before this
     noted_commit: str = ""  # id of the newest commit that the timeline shows
+    noted_whole: str = ""  # id of the checkpoint of which the timeline said last that it is whole
     broke_until: datetime | None = None  # the account had no money left: it is not asked for before this
     ended_at: datetime | None = None
     due_at: datetime | None = None

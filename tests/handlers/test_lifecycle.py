@@ -69,6 +69,44 @@ def test_a_run_that_is_paused_saves_and_ends_its_machine_and_launches_none() -> 
     assert len(world.machines.machines) == 1
 
 
+def test_a_pause_says_of_each_checkpoint_once_that_it_is_whole() -> None:
+    world = World()
+    machine = world.start()
+    world.checkpoint(step=5)
+    world.tell("Checkpoint Committed", run_id="run-1")
+    wish(world, PauseRequested("dear"))
+    world.look()
+    world.beat("run-1", 1)
+    world.checkpoint(save=2, step=10)
+    world.tell("Checkpoint Committed", run_id="run-1")
+    world.release("run-1", machine, 1)
+    world.exit("run-1", 1, EXIT_DRAINED)
+    compared_at = world.run().checkpoints[0].verdict
+    world.clock.advance(timedelta(minutes=1))
+
+    world.change(machine, InstanceState.TERMINATED)
+    world.settle(3)
+
+    whole = [entry.data["checkpoint"] for entry in world.store.timeline("run-1") if entry.kind == "verified"]
+    assert whole == ["1.1", "1.2"]
+    assert world.run().checkpoints[0].verdict != compared_at, "it was compared again, in silence"
+
+
+def test_a_verdict_of_a_function_that_died_before_it_told_is_told_at_the_next_comparison() -> None:
+    world = World()
+    machine = world.start()
+    world.checkpoint(step=5)
+    dying = replace(world.plane, store=faulty(world.store, at("save", 2, Fault.CRASH_BEFORE)))
+    with pytest.raises(Crash):
+        world.look(plane=dying)
+    assert world.run().checkpoints[0].verified
+
+    world.change(machine, InstanceState.TERMINATED)
+    world.settle(3)
+
+    assert [e.kind for e in world.store.timeline("run-1")].count("verified") == 1
+
+
 def test_a_paused_run_is_looked_at_once_a_day_and_its_hours_stand_still() -> None:
     world = World()
     paused(world)

@@ -123,6 +123,8 @@ def test_a_run_that_is_paused_in_the_middle_saves_rests_without_cost_and_goes_on
     assert (newest["step"], newest["state"]) == (paused["step"], "verified"), "what it had trained is saved"
     assert 0 < spent < 0.1 and holders == set()
     assert json.loads(shell.done("budget", "--json"))["ended"] == [{"run_id": "rests", "dollars": spent}]
+    told_whole = [line for line in shell.done("events", "rests").splitlines() if "is whole in S3" in line]
+    assert len(told_whole) == len({line.partition("checkpoint ")[2] for line in told_whole}) > 0
     shown = shell.done("status", "rests")
     assert "lunch" in shown and "spotrelay resume rests" in shown and "money: $0.0" in shown
 
