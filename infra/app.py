@@ -14,7 +14,8 @@ choose_node()  # before jsii starts one
 
 from aws_cdk import Annotations, App, Environment, Tags  # noqa: E402
 
-from infra.assets import Archive, BuildFailed, Bundle, Target, agent_archive, hosts_bundle, lambda_bundle  # noqa: E402
+from infra.agent import Archive, agent_archive  # noqa: E402
+from infra.assets import BuildFailed, Bundle, Target, hosts_bundle, lambda_bundle  # noqa: E402
 from infra.config import BadConfig, Config, cdk_context, read_config  # noqa: E402
 from infra.home_stack import HomeStack  # noqa: E402
 from infra.region_stack import RegionStack  # noqa: E402

@@ -1,4 +1,4 @@
-"""What is uploaded: the Lambda bundle and the agent's archive, built without docker, equal bytes from equal input.
+"""How what is uploaded is built, and the Lambda bundles: without docker, equal bytes from equal input.
 
 Each build goes into a cache outside the working tree, under a name that hashes everything it
 depends on: our sources, the lock file, the target and this builder itself.
@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,14 +25,11 @@ from infra.models import trimmed_ec2_model
 
 LAMBDA_LOCK = ROOT / "infra" / "requirements" / "lambda.lock"
 HOSTS_LOCK = ROOT / "infra" / "requirements" / "hosts.lock"
-AGENT_LOCK = ROOT / "infra" / "requirements" / "agent.lock"
 LAMBDA_SOURCES = ("handlers", "spotrelay/__init__.py", "spotrelay/core", "spotrelay/aws")
 HOSTS_SOURCES = (*LAMBDA_SOURCES, "spotrelay/hosts")
-AGENT_SOURCES = ("spotrelay/__init__.py", "spotrelay/core", "spotrelay/aws", "spotrelay/instance")
-BUILDERS = ("infra/assets.py", "infra/models.py")
+BUILDERS = ("infra/assets.py", "infra/agent.py", "infra/models.py")
 
 PLATFORMS = {"arm64": "manylinux2014_aarch64", "x86_64": "manylinux2014_x86_64"}
-AGENT_SERVICES = ("dynamodb", "s3", "events", "sts", "ssm", "secretsmanager")
 KEPT_S = 3 * 86400  # a build in the cache, since its last use
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest time that a zip file can hold
 MODELS = "models"  # in the bundle; where AWS_DATA_PATH points
@@ -65,14 +62,6 @@ class Bundle:
     compiled: bool  # whether it carries byte code for its Python
 
 
-@dataclass(frozen=True)
-class Archive:
-    """A single file that an instance downloads and checks."""
-
-    path: Path
-    sha256: str
-
-
 def lambda_bundle(target: Target) -> Bundle:
     """The handlers with what they need at run time besides boto3, which Lambda has."""
     return _bundle("lambda", LAMBDA_SOURCES, LAMBDA_LOCK, target)
@@ -90,35 +79,18 @@ def _bundle(kind: str, sources: tuple[str, ...], lock: Path, target: Target) -> 
 
     def build(out: Path) -> None:
         tree = out / "tree"
-        _install(lock, tree, target)
-        _copy_sources(sources, tree)
+        here = target.is_host and platform.system() != "Linux"
+        install(lock, tree, [] if here else on_linux(target))
+        copy_sources(sources, tree)
         _write_models(tree / MODELS)
-        _prune(tree)
+        prune(tree)
         if compiler is not None:
             _compile(compiler, tree)
         write_zip(tree, out / "bundle.zip")
 
     name = f"{kind}-{target.architecture}-{target.python.replace('.', '')}-{inputs[:24]}"
-    path = _cached(name, build)
+    path = cached(name, build)
     return Bundle(path / "tree", path / "bundle.zip", tree_digest(path / "tree"), compiler is not None)
-
-
-def agent_archive() -> Archive:
-    """The machine's agent with a boto3 of its own: unpacked, its folder runs under any Python from 3.11 on."""
-    inputs = input_digest(AGENT_SOURCES, (AGENT_LOCK,), {"services": list(AGENT_SERVICES)})
-
-    def build(out: Path) -> None:
-        tree = out / "tree"
-        _install(AGENT_LOCK, tree, None)
-        _copy_sources(AGENT_SOURCES, tree)
-        shutil.copyfile(ROOT / "spotrelay" / "instance" / "__main__.py", tree / "__main__.py")
-        _prune(tree)
-        _prune_services(tree)
-        write_zip(tree, out / "agent.zip")
-        shutil.rmtree(tree)
-
-    path = _cached(f"agent-{inputs[:24]}", build) / "agent.zip"
-    return Archive(path, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def input_digest(sources: Iterable[str], files: Iterable[Path], what: object) -> str:
@@ -180,7 +152,7 @@ def _sdk() -> str:
     return str(botocore.__version__)
 
 
-def _cached(name: str, build: Callable[[Path], None]) -> Path:
+def cached(name: str, build: Callable[[Path], None]) -> Path:
     """The finished build of this name, made now if it is not there; whole or not at all."""
     final = cache_directory() / name
     if final.is_dir():
@@ -208,20 +180,23 @@ def _forget_unused(cache: Path) -> None:
             shutil.rmtree(build, ignore_errors=True)
 
 
-def _install(lock: Path, out: Path, target: Target | None) -> None:
-    """Put locked wheels into a directory; None asks for what runs on any platform."""
+def install(lock: Path, out: Path, options: Sequence[str] = ()) -> None:
+    """Put locked wheels into a directory; without options, such as run on any platform."""
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
     command += ["--no-deps", "--require-hashes", "--only-binary=:all:", "--target", str(out), "-r", str(lock)]
-    if target is not None and not (target.is_host and platform.system() != "Linux"):
-        command += ["--platform", PLATFORMS[target.architecture], "--implementation", "cp"]
-        command += ["--python-version", target.python]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip()[-2000:]
         raise BuildFailed(f"pip could not install {lock.relative_to(ROOT)} (network? package index?):\n{said}")
 
 
-def _copy_sources(sources: Iterable[str], out: Path) -> None:
+def on_linux(target: Target) -> list[str]:
+    """Options of pip: wheels for this Python and architecture on Linux, wherever they are fetched."""
+    platform_tag = PLATFORMS[target.architecture]
+    return ["--platform", platform_tag, "--implementation", "cp", "--python-version", target.python]
+
+
+def copy_sources(sources: Iterable[str], out: Path) -> None:
     for source in sources:
         for path in source_files(ROOT / source):
             target = out / path.relative_to(ROOT)
@@ -237,7 +212,7 @@ def _write_models(out: Path) -> None:
         path.write_text(text)
 
 
-def _prune(out: Path) -> None:
+def prune(out: Path) -> None:
     """Drop what is never run: scripts, stubs, installer records, test data and a Swagger page."""
     shutil.rmtree(out / "bin", ignore_errors=True)
     for path in sorted(out.rglob("*"), reverse=True):
@@ -247,14 +222,6 @@ def _prune(out: Path) -> None:
                 shutil.rmtree(path)
         elif inside_info or path.suffix in (".pyi", ".pyc"):
             path.unlink()
-
-
-def _prune_services(tree: Path) -> None:
-    """Keep the models of the services that the agent calls; drop those of the other four hundred."""
-    for entry in (tree / "botocore" / "data").iterdir():
-        if entry.is_dir() and entry.name not in AGENT_SERVICES:
-            shutil.rmtree(entry)
-    shutil.rmtree(tree / "boto3" / "data", ignore_errors=True)
 
 
 def _compile(python: str, out: Path) -> None:

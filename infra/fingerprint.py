@@ -18,6 +18,7 @@ SOURCES = (
     "spotrelay/aws",
     "spotrelay/hosts",
     "spotrelay/instance",
+    "trainer_shim",
 )
 FILES = ("cdk.json",)
 SUFFIXES = frozenset((".py", ".json", ".sh", ".lock", ".typed"))

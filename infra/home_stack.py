@@ -9,7 +9,8 @@ from aws_cdk import CfnOutput, Duration, Stack, aws_cloudwatch, aws_iam, aws_s3_
 from constructs import Construct
 
 from handlers import settings
-from infra.assets import Archive, Bundle
+from infra.agent import Archive
+from infra.assets import Bundle
 from infra.config import Config
 from infra.constructs.alarms import Alarms, per
 from infra.constructs.events import EC2_EVENTS, OUR_EVENTS, OUR_SOURCE, STATUS_SOURCE, HomeBus

@@ -7,7 +7,7 @@ from typing import Any
 from aws_cdk import ArnFormat, CfnOutput, DefaultStackSynthesizer, Stack, aws_events, aws_events_targets, aws_iam
 from constructs import Construct
 
-from infra.assets import Archive
+from infra.agent import Archive
 from infra.config import Config, FurtherRegion
 from infra.constructs.acknowledge import acknowledge
 from infra.constructs.alarms import Alarms

@@ -12,7 +12,16 @@ Importing this package starts nothing and imports neither a framework nor an AWS
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
+
+if sys.version_info < (3, 11):  # noqa: UP036  # a machine's agent puts the shim before whatever Python the run names
+    raise ImportError(
+        f"trainer_shim needs Python 3.11 or newer, and {sys.executable} is {sys.version_info[0]}."
+        f"{sys.version_info[1]}: name a newer one in the run's command"
+    )
+
+from trainer_shim.brought import complete
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +29,8 @@ if TYPE_CHECKING:
     from trainer_shim.run import Run
 
 __all__ = ["attach", "resume"]
+
+complete()
 
 
 def attach(

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from spotrelay.core.errors import InvalidInput, Unavailable
-from trainer_shim import wiring
+from trainer_shim import needs, wiring
 from trainer_shim.checking import Ask, Check
 from trainer_shim.environment import Identity, read_identity
 from trainer_shim.framework import Framework, Replicas
@@ -42,6 +42,8 @@ def attach(
         raise InvalidInput(f"attach(staging_bytes={staging_bytes}): give at least {LEAST_STAGING}, or None")
     if check is not None and not callable(check):
         raise InvalidInput(f"attach(check={type(check).__qualname__}): give a function that takes the step")
+    if read_identity(os.environ) is not None:
+        needs.demand()
     framework = _framework(model, optimizer, scheduler, scaler, extra, state)
     asked = None if check is None else Check(check)
     return Run(framework, _entered(framework, Wishes(lazy, staging_bytes), asked, together=True), loader, extra)
@@ -54,6 +56,7 @@ def resume(trainer: Any) -> str | bool:
     if read_identity(os.environ) is None:
         _say_alone()
         return False
+    needs.demand()
     from trainer_shim.frameworks import huggingface
 
     huggingface.check(trainer)
@@ -73,6 +76,7 @@ def _entered(
         return None
     ranks, replicas = _ranks_of(framework) if together else (Alone(), None)
     speak_as(ranks.rank)
+    needs.compare(identity.stack_version)
     expect(ranks, identity.nodes)
     session = Session(identity, _connect(identity), framework, wishes, check, ranks, replicas)
     session.enter()

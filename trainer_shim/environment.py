@@ -31,6 +31,7 @@ class Identity:
     metadata: str | None = METADATA  # the machine's metadata service; None: there is none
     nodes: int = 1  # machines of the attempt
     address: str = ""  # of this machine, for the others
+    stack_version: str = ""  # of Spotrelay; empty: the agent did not say
 
     @property
     def timings(self) -> Timings:
@@ -76,6 +77,7 @@ def read_identity(environ: Mapping[str, str]) -> Identity | None:
         _metadata(environ),
         numbers[2],
         environ.get("SPOTRELAY_ADDRESS", ""),
+        environ.get("SPOTRELAY_VERSION", ""),
     )
 
 

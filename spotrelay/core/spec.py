@@ -145,6 +145,7 @@ class Spec:
     env: dict[str, str] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict)  # variable to ssm:… or secretsmanager:…
     setup: tuple[tuple[str, ...], ...] = ()  # argument lists, run once on each machine
+    bring_shim: bool = True  # the stack's own trainer_shim is put on the program's PYTHONPATH
     code_key: str = ""  # S3 key of the code bundle; `submit --code` fills it in
     code_digest: str = ""  # SHA-256 of the bundle, hexadecimal
     image: str = ""  # container image by digest, instead of a bundle

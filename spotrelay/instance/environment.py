@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from zlib import crc32
 
+from spotrelay import __version__
 from spotrelay.instance.identity import Identity
 
 LOWEST_PORT, PORTS = 20_000, 10_000  # where a gang's machines may meet
@@ -24,6 +25,7 @@ def own_environment(me: Identity) -> dict[str, str]:
         "SPOTRELAY_TIME_SCALE": repr(me.time_scale),
         "SPOTRELAY_CACHE": str(me.cache),
         "SPOTRELAY_STATE": str(me.state),
+        "SPOTRELAY_VERSION": __version__,
         "AWS_REGION": me.region,
         "AWS_DEFAULT_REGION": me.region,
     }

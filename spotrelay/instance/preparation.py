@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from spotrelay import __version__
 from spotrelay.core.errors import SpotrelayError
 from spotrelay.core.spec import Spec
+from spotrelay.instance import shim
 from spotrelay.instance.bundle import fetch_bundle
-from spotrelay.instance.container import docker_command, has_gpus
+from spotrelay.instance.container import NOT_STARTED, docker_command, has_gpus, path_in
 from spotrelay.instance.environment import program_environment
 from spotrelay.instance.identity import Identity
 from spotrelay.instance.logbook import Logbook
@@ -69,10 +72,15 @@ class Preparation:
             )
             self._logbook.say(f"code {spec.code_digest[:12]} unpacked ({size} bytes packed)")
         secrets = self._patiently(lambda: resolve(spec.secrets, self._services.secrets))
-        environment = program_environment(self._environ, self._me, spec.env, secrets)
+        machine = shim.with_python(self._environ, sys.executable)
+        environment = program_environment(machine, self._me, spec.env, secrets)
         steps = [*([("docker", "pull", spec.image)] if spec.image else []), *spec.setup] if not again else []
         for number, step in enumerate(steps, 1):
             self._run_step(step, f"setup step {number} of {len(steps)}", environment)
+        if spec.bring_shim:
+            environment = self._with_shim(spec, environment)
+            if not again:
+                self._try_shim(spec, environment)
         if self._programs.stop_asked.is_set():
             raise StopAsked
         if self._me.nodes > 1:
@@ -91,6 +99,37 @@ class Preparation:
             raise StopAsked
         if code != 0:
             raise StepFailed(f"{name} ({step[0]!r}) failed with status {code}; its output is above", code)
+
+    def _with_shim(self, spec: Spec, environment: Mapping[str, str]) -> dict[str, str]:
+        if not spec.image:
+            return shim.with_shim(environment)
+        given = {**spec.env, **spec.secrets}
+        path = environment["PYTHONPATH"] if "PYTHONPATH" in given else path_in(spec.image, environment)
+        return shim.with_shim({**environment, "PYTHONPATH": path})
+
+    def _try_shim(self, spec: Spec, environment: Mapping[str, str]) -> None:
+        """Learn before the program starts, and so before the lease, whether its Python can use the shim."""
+        if shim.own_copy(self._me.code) is not None:
+            self._logbook.say(f"the code has a {shim.NAME} of its own, which goes before this stack's {__version__}")
+            return
+        question = self._question(spec, environment)
+        code = self._programs.run(question, environment, self._me.code) if question else 0
+        if self._programs.stop_asked.is_set():
+            raise StopAsked
+        if code not in (0, *NOT_STARTED):
+            raise StepFailed(
+                f"the Python of this run's command cannot use Spotrelay's shim (status {code}); why is said above. "
+                "Where the program brings a shim of its own, or needs none, write bring_shim: false into the spec",
+                code,
+            )
+
+    def _question(self, spec: Spec, environment: Mapping[str, str]) -> list[str] | None:
+        if not spec.image:
+            return shim.question(spec.command, environment, self._me.code)
+        if not shim.is_python(spec.command[0]):
+            return None
+        asked = replace(spec, command=tuple(shim.asked(spec.command[:1], spec.command[1:])))
+        return docker_command(asked, self._me, self._environ, gpus=False, purpose="-shim")
 
     def _patiently(self, action: Callable[[], T]) -> T:
         timings = self._me.timings

@@ -14,18 +14,15 @@ from tests.acceptance_aws.options import Options
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "examples" / "gpt_stdlib.py"
-PACKAGES = ("trainer_shim", "spotrelay/__init__.py", "spotrelay/core", "spotrelay/aws")
 LIBRARIES = "/opt/acceptance"  # on the machine
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
-NEEDS = ("boto3", "xxhash", "awscrt", "numpy")
+NEEDS = ("numpy",)  # of the shim; the rest of it the agent brings
 MAX_HOURS = 1.5
 
 
 def make_code(folder: Path) -> Path:
-    """Fill a folder with the script, the shim that it imports, and pip, which the image has not."""
-    for name in PACKAGES:
-        _copy(ROOT / name, folder / name)
-    _copy(_pip(), folder / "pip")
+    """Fill a folder with the script, and pip, which the image has not."""
+    shutil.copytree(_pip(), folder / "pip", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copyfile(SCRIPT, folder / SCRIPT.name)
     return folder
 
@@ -49,7 +46,7 @@ def submission(options: Options, run_id: str, code: Path) -> Submission:
 
 
 def setup(python: str) -> list[list[str]]:
-    """Install torch for the CPU, then the shim's needs, at this repository's own versions."""
+    """Install torch for the CPU, then what the shim needs beside it, at this repository's own versions."""
     install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-cache-dir"]
     install += ["--target", LIBRARIES]
     return [
@@ -71,11 +68,3 @@ def _pip() -> Path:
     if spec is None or spec.origin is None:
         raise LookupError("this environment has no pip to send along: run `make install`")
     return Path(spec.origin).parent
-
-
-def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if source.is_dir():
-        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-    else:
-        shutil.copyfile(source, target)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 import sysconfig
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
 
+from infra.agent import agent_archive
 from spotrelay.console.demo.reference import digest_in, losses_in
 from tests.acceptance_aws.options import Options
 from tests.acceptance_aws.workload import NEEDS, make_code, pinned, setup, submission
@@ -27,12 +30,13 @@ def unpacked(tmp_path: Path) -> Path:
     return tmp_path / "unpacked"
 
 
-def test_the_script_trains_with_the_shim_that_was_sent(unpacked: Path) -> None:
-    libraries = sysconfig.get_paths()["purelib"]
+def test_the_script_trains_with_the_shim_that_the_agent_brings(unpacked: Path, tmp_path: Path) -> None:
+    zipfile.ZipFile(agent_archive().path).extractall(tmp_path / "agent")
+    path = os.pathsep.join([sysconfig.get_paths()["purelib"], str(tmp_path / "agent" / "shim")])
     program = [*bare_python(), "gpt_stdlib.py", "--steps", "3"]
 
     done = subprocess.run(
-        program, cwd=unpacked, env={"PYTHONPATH": libraries}, capture_output=True, text=True, check=False, timeout=200
+        program, cwd=unpacked, env={"PYTHONPATH": path}, capture_output=True, text=True, check=False, timeout=200
     )
 
     assert done.returncode == 0, done.stderr

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from infra.agent import Archive
 from infra.app import build_app
-from infra.assets import Archive, Bundle
+from infra.assets import Bundle
 from tests.infra.reading import Template
 
 Synthesise = Callable[..., dict[str, Template]]

@@ -15,12 +15,16 @@ from pathlib import Path
 import pytest
 
 from infra import assets
-from infra.assets import Archive, Bundle, Target, agent_archive, interpreter, lambda_bundle
+from infra.agent import ARCHITECTURES, PYTHONS, SERVICES, Archive, agent_archive
+from infra.assets import Bundle, Target, interpreter, lambda_bundle
 from infra.host import ROOT, host_architecture, host_python
 from infra.models import OPERATIONS
+from spotrelay.instance.main import NOT_CONFIGURED
 
+LIBRARIES = "spotrelay-libs"
 AARCH64, X86_64 = 183, 62  # e_machine of an ELF file
 MOST_ZIPPED = 10 * 1024 * 1024
+HELD = ("spotrelay", "boto3", "botocore")
 HANDLERS = ("interruptions", "runs", "sweep")
 
 
@@ -190,16 +194,38 @@ def test_the_small_model_of_ec2_has_every_operation_that_the_adapters_call() -> 
 
 def test_the_agent_brings_an_sdk_for_its_services_and_no_other(archive: Archive) -> None:
     names = zipfile.ZipFile(archive.path).namelist()
+    data = f"{LIBRARIES}/botocore/data/"
 
-    services = {name.split("/")[2] for name in names if name.startswith("botocore/data/") and name.count("/") > 2}
+    below = [name.removeprefix(data) for name in names if name.startswith(data)]
+    services = {name.split("/")[0] for name in below if "/" in name}
 
-    assert services == set(assets.AGENT_SERVICES)
-    assert {"__main__.py", "spotrelay/instance/main.py", "botocore/cacert.pem"} <= set(names)
-    assert archive.path.stat().st_size < 3 * 1024 * 1024
+    assert services == set(SERVICES)
+    assert {"__main__.py", "shim/spotrelay/instance/main.py", f"{LIBRARIES}/botocore/cacert.pem"} <= set(names)
+    assert archive.path.stat().st_size < 6 * 1024 * 1024
 
 
-def test_the_agents_archive_has_no_native_code(archive: Archive) -> None:
-    assert not [name for name in zipfile.ZipFile(archive.path).namelist() if name.endswith((".so", ".pyd"))]
+def test_the_archive_holds_the_whole_shim_and_nothing_of_the_console_the_cloud_or_the_handlers(
+    archive: Archive,
+) -> None:
+    names = zipfile.ZipFile(archive.path).namelist()
+
+    ours = {name.removeprefix("shim/") for name in names if name.startswith("shim/trainer_shim/")}
+    packages = {name.split("/")[2] for name in names if name.startswith("shim/spotrelay/") and name.count("/") > 2}
+
+    assert ours == {p.relative_to(ROOT).as_posix() for p in assets.source_files(ROOT / "trainer_shim")}
+    assert packages == {"core", "aws", "instance"}
+
+
+def test_the_archive_has_native_code_for_every_python_and_architecture_side_by_side(archive: Archive) -> None:
+    with zipfile.ZipFile(archive.path) as held:
+        native = {name: held.read(name)[18:20] for name in held.namelist() if name.endswith((".so", ".pyd"))}
+
+    machines = {"arm64": ("aarch64", AARCH64), "x86_64": ("x86_64", X86_64)}
+    assert {name: int.from_bytes(machine, "little") for name, machine in native.items()} == {
+        f"{LIBRARIES}/xxhash/_xxhash.cpython-{python.replace('.', '')}-{word}-linux-gnu.so": number
+        for python in PYTHONS
+        for word, number in (machines[architecture] for architecture in ARCHITECTURES)
+    }
 
 
 def test_the_agent_makes_its_clients_from_its_own_archive(archive: Archive, tmp_path: Path) -> None:
@@ -207,15 +233,38 @@ def test_the_agent_makes_its_clients_from_its_own_archive(archive: Archive, tmp_
     zipfile.ZipFile(archive.path).extractall(folder)
     code = (
         "import boto3, spotrelay.instance.main, spotrelay.instance.wiring\n"
-        f"for name in {assets.AGENT_SERVICES!r}:\n"
+        f"for name in {SERVICES!r}:\n"
         "    boto3.client(name, region_name='us-east-1', aws_access_key_id='x', aws_secret_access_key='y')\n"
         "print(boto3.__file__)"
     )
 
-    answer = _run_clean([folder], code)
+    answer = _run_clean([folder / "shim", folder / LIBRARIES], code)
 
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.startswith(str(folder))
+
+
+def test_the_archive_runs_as_a_program_and_takes_nothing_from_the_image_that_it_has_itself(
+    archive: Archive, tmp_path: Path
+) -> None:
+    folder = tmp_path / "agent"
+    zipfile.ZipFile(archive.path).extractall(folder)
+
+    code = (
+        "import runpy, sys\n"
+        "try:\n"
+        f"    runpy.run_path({str(folder)!r}, run_name='__main__')\n"
+        "except SystemExit as end:\n"
+        f"    print(end.code, *(sys.modules[name].__file__ for name in {HELD!r}))"
+    )
+
+    answer = subprocess.run(
+        [sys.executable, "-I", "-B", "-c", code], env={}, capture_output=True, text=True, check=False
+    )
+
+    status, *places = answer.stdout.split()
+    assert int(status) == NOT_CONFIGURED and "the resume script did not set SPOTRELAY_RUN" in answer.stderr
+    assert [place for place in places if not place.startswith(str(folder))] == []
 
 
 def test_an_interpreter_that_does_not_run_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from cdk_nag import AwsSolutionsChecks
 
+from infra.agent import Archive
 from infra.app import build_app
-from infra.assets import Archive, Bundle
+from infra.assets import Bundle
 
 pytestmark = pytest.mark.nag
 

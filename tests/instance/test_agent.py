@@ -106,8 +106,9 @@ def test_a_pinned_image_is_pulled_and_run_with_the_command_and_the_variables(ben
     bench.agent().run()
 
     assert the_report(bench).code == 0
-    pulled, ran = notes.read_text().splitlines()
+    pulled, inspected, ran = notes.read_text().splitlines()
     assert pulled == f"pull|{image}|LR=0.1"
+    assert inspected.startswith("image|inspect|")
     assert ran.startswith("run|--rm|") and ran.endswith(f"|{image}|train|it's $(here)|LR=0.1")
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from spotrelay import __version__
 from spotrelay.instance.container import docker_command
 from spotrelay.instance.environment import program_environment
 from tests.instance.attempts import a_spec, an_identity
@@ -31,6 +32,7 @@ def test_the_program_finds_who_it_is_beside_the_specs_own_variables_and_secrets(
         "SPOTRELAY_TIME_SCALE": "0.05",
         "SPOTRELAY_CACHE": "/work/cache",
         "SPOTRELAY_STATE": "/work/state",
+        "SPOTRELAY_VERSION": __version__,
         "AWS_REGION": "us-east-1",
         "AWS_DEFAULT_REGION": "us-east-1",
     }

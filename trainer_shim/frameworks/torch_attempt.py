@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 from spotrelay.core.checkpoint import CheckpointId, Commit
 from spotrelay.core.errors import Fenced, SpotrelayError
 from spotrelay.core.live import EXIT_DRAINED, EXIT_FENCED, Phase
-from trainer_shim import wiring
+from trainer_shim import needs, wiring
 from trainer_shim.entry import Ended, Gate, NothingToResume, choose, newest_number, take_lease
 from trainer_shim.environment import Identity, read_identity
 from trainer_shim.frameworks import torch_ranks
@@ -43,6 +43,8 @@ def join() -> Attempt | None:
     identity = read_identity(os.environ)
     if identity is None:
         return None
+    needs.demand()
+    needs.compare(identity.stack_version)
     attempt = Attempt(identity, wiring.connect(identity), Accord(expect(torch_ranks.ranks(), identity.nodes)))
     attempt.enter()
     return attempt
