@@ -32,10 +32,12 @@ from trainer_shim.patience import Cancelled, persevere
 from trainer_shim.snapshot import Snapshot
 from trainer_shim.together import together
 from trainer_shim.uploading.digests import content_digest
-from trainer_shim.voice import say
+from trainer_shim.voice import logger, say
 from trainer_shim.wiring import Ports
 
 T = TypeVar("T")
+
+COMMITTED = "checkpoint %s is committed"  # for who looks closely: a line of the logger's debug level
 
 
 class Flight:
@@ -105,6 +107,7 @@ class Flight:
             self._announce(self.commit)
 
     def _announce(self, commit: Commit) -> None:
+        logger.debug(COMMITTED, commit.id)
         detail = {"run_id": commit.run_id, "generation": commit.generation, "save": commit.save}
         publish(self._ports.publisher, "Checkpoint Committed", detail)
 

@@ -103,15 +103,15 @@ class Cycles:
         self.land()
         self._training.step()
         self.digests.append(self._training.digest())
-        begun = time.perf_counter()
+        begun = time.monotonic()
         self._system.save()
-        made = Save(beside, time.perf_counter() - begun - median(self._boundaries))
+        made = Save(beside, time.monotonic() - begun - median(self._boundaries))
         self.saves.append(made)
 
         def wait() -> None:
             try:
                 self._system.wait()
-                made.durable = time.perf_counter() - begun
+                made.durable = (self._system.durable_at or time.monotonic()) - begun
             except Exception as error:  # noqa: BLE001 - raised again by the training thread
                 self._failures.append(error)
 
@@ -126,9 +126,9 @@ class Cycles:
         laps = []
         for _ in range(EVERY - 1):
             lap = self._training.step()
-            begun = time.perf_counter()
+            begun = time.monotonic()
             self._system.pass_by()
-            lap.boundary = time.perf_counter() - begun
+            lap.boundary = time.monotonic() - begun
             laps.append(lap)
         if self._flying is None:
             self.usual += [lap.compute + lap.boundary for lap in laps]
@@ -174,7 +174,7 @@ def restore(given: dict[str, Any]) -> dict[str, Any]:
         return {"error": f"{type(error).__name__}: {error}"[:300]}
     landed = system.landed_at or time.monotonic()
     asked = sink.state()["first_get_at"] or begun  # a system that writes to the disk asks nobody
-    peak = getattr(system, "restored_peak", 0) or occupied.peak()
+    peak = system.restored_peak or occupied.peak()
     looking = time.time()
     digest = training.digest()
     looked_s = time.time() - looking
@@ -211,13 +211,13 @@ def emergency(given: dict[str, Any]) -> dict[str, Any]:
     before = occupied.peak()
     Sink.at(given["endpoint"]).mark()
     os.kill(os.getpid(), signal.SIGTERM)
-    begun = time.perf_counter()
+    begun = time.monotonic()
     told = time.monotonic()
     landed: list[float] = []
 
     def wait() -> None:
         system.wait()
-        landed.append(time.perf_counter() - begun)
+        landed.append(system.durable_at - begun)
 
     system.save_here()
     waiting = threading.Thread(target=wait, daemon=True)

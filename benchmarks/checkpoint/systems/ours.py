@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import time
+from queue import SimpleQueue
 from typing import Any
 
 import trainer_shim
@@ -15,9 +16,27 @@ from benchmarks.checkpoint.plane import Plane
 from benchmarks.checkpoint.systems.system import BUCKET, NotHere, Place, System, objects
 from benchmarks.checkpoint.workload import Training
 from spotrelay.core.checkpoint import Checkpoint
+from trainer_shim.saving import COMMITTED
+from trainer_shim.voice import logger
 
 LONGEST_S = 120.0  # for one save
-LOOK_S = 0.01  # between looks at the table
+
+
+class Heard(logging.Handler):
+    """Notes when the shim says what the harness waits for. Whoever else logs is not disturbed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.commits: SimpleQueue[float] = SimpleQueue()  # monotonic
+        self.landed_at = 0.0  # monotonic: when a restored state was in its place
+        self.landed_peak = 0  # bytes that the process occupied at the most by then
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler.emit`."""
+        if record.msg == COMMITTED:
+            self.commits.put(time.monotonic())
+        elif "goes on at step" in record.getMessage():
+            self.landed_at, self.landed_peak = time.monotonic(), occupied.peak()
 
 
 class Ours(System):
@@ -29,8 +48,7 @@ class Ours(System):
             raise NotHere("this version has no lazy snapshot")
         self._options = {"lazy": True} if lazy else {}
         self._steps = 0
-        self._usual_s = 0.0
-        self.restored_peak = 0  # bytes, when the checkpoint was in place and nothing for saving was begun
+        self._heard = Heard()
         self.plane = Plane(**json.loads(os.environ["BENCH_PLANE"]))
         self.run_id = os.environ["SPOTRELAY_RUN"]
 
@@ -46,6 +64,8 @@ class Ours(System):
 
     def begin(self, training: Training) -> None:
         super().begin(training)
+        logger.addHandler(self._heard)
+        logger.setLevel(logging.DEBUG)
         self.run: Any = trainer_shim.attach(model=training.model, optimizer=training.optimizer, **self._options)
 
     def pass_by(self) -> None:
@@ -58,7 +78,6 @@ class Ours(System):
     def save_here(self) -> None:
         """The next boundary is one with a save."""
         self.number += 1
-        self._begun = time.monotonic()
         self._wanted = self._steps + 1
 
     def _step(self) -> None:
@@ -66,17 +85,11 @@ class Ours(System):
         self.run.step(self.training.loss)
 
     def wait(self) -> None:
-        """Look at the table until the commit is there; not before it can be, to leave the processors alone."""
-        wanted = self._wanted
-        time.sleep(max(0.0, self._begun + 0.7 * self._usual_s - time.monotonic()))
-        while True:
-            newest = next(iter(self.plane.checkpoints(self.run_id)), None)
-            if newest is not None and newest.commit.step >= wanted:
-                self._usual_s = time.monotonic() - self._begun
-                return
-            if time.monotonic() > self._begun + LONGEST_S:
-                raise TimeoutError(f"step {wanted} is not committed after {LONGEST_S:.0f} s")
-            time.sleep(LOOK_S)
+        """Listen for the commit's reply, as others wait for their futures; and see that the table has it."""
+        self.durable_at = self._heard.commits.get(timeout=LONGEST_S)
+        step = self.newest().commit.step
+        if step != self._wanted:
+            raise ValueError(f"step {self._wanted} was to be committed, and the table has {step}")
 
     def verify(self) -> None:
         """What the control plane does after each commit; only then is an unchanged shard named again."""
@@ -86,16 +99,10 @@ class Ours(System):
         self.run.close()
 
     def load(self, training: Training) -> None:
-        logging.getLogger("trainer_shim").addFilter(self._look)
         self.begin(training)
         if self.run.resumed_from is None:
             raise ValueError("nothing was resumed")
-
-    def _look(self, record: logging.LogRecord) -> bool:
-        if "goes on at step" in record.getMessage():
-            self.landed_at = time.monotonic()
-            self.restored_peak = occupied.peak()
-        return True
+        self.landed_at, self.restored_peak = self._heard.landed_at, self._heard.landed_peak
 
     def forget_older(self) -> None:
         """What the control plane would collect: everything that the newest checkpoint does not name."""

@@ -48,6 +48,8 @@ class System:
     def __init__(self, place: Place) -> None:
         self.place = place
         self.number = 0  # of the newest save
+        self.durable_at = 0.0  # monotonic: when the newest save was durable; 0: when `wait` returns
+        self.restored_peak = 0  # bytes that the process occupied at the most by `landed_at`; 0: by the call's return
         self.landed_at = 0.0  # monotonic: when a load was over that goes on to make ready for saving; 0: with the call
 
     def prepare(self) -> None:
