@@ -90,6 +90,11 @@ class Framework(Protocol):
         """What is wrong with the gradients that the newest step has left; empty where none are left."""
         ...
 
+    @property
+    def copiers(self) -> int:
+        """Threads that `stage` may be called on at the same time, each for another shard, while the training waits."""
+        ...
+
     def stage(self, leaves: Sequence[Leaf], plan: Plan, shard: int, memory: memoryview) -> None:
         """Begin to copy the arrays of one shard to their places in the shard's memory."""
         ...

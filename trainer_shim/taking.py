@@ -23,6 +23,7 @@ from trainer_shim.joint import Joint
 from trainer_shim.shards import Plan, ShardPlan
 from trainer_shim.snapshot import Cargo, Torn
 from trainer_shim.staging import Places, StagingBuffer, room_for
+from trainer_shim.together import together
 from trainer_shim.tree import Leaf, flatten
 from trainer_shim.uploading.carrier import Carrier, CarrierHere
 from trainer_shim.uploading.process import UploadProcess
@@ -180,8 +181,7 @@ class _Copying:
 
     def at_once(self, cargo: Cargo, start: Callable[[], None]) -> None:
         """Copy everything; then it may be sent."""
-        for shard in self._plan.shards:
-            self._copy(shard)
+        together(self._copy, self._plan.shards, self._framework.copiers)
         self._framework.landed()
         cargo.complete()
         start()

@@ -85,6 +85,11 @@ class JaxFramework:
         """JAX copies from a device into memory of its own."""
         return None
 
+    @property
+    def copiers(self) -> int:
+        """See `trainer_shim.framework.Framework.copiers`."""
+        return 1
+
     def stage(self, leaves: Sequence[Leaf], plan: Plan, shard: int, memory: memoryview) -> None:
         """See `trainer_shim.framework.Framework.stage`; everything has arrived when it returns."""
         for piece in plan.shards[shard].pieces:

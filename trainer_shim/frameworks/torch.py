@@ -106,9 +106,13 @@ class TorchFramework:
     @property
     def pin(self) -> Pin | None:
         """See `trainer_shim.framework.Framework.pin`."""
-        parameters = (parameter for model in self.models.values() for parameter in model.parameters())
-        device = next((parameter.device for parameter in parameters if parameter.is_cuda), None)
+        device = self._gpu()
         return None if device is None else partial(torch_staging.pin, device)
+
+    @property
+    def copiers(self) -> int:
+        """See `trainer_shim.framework.Framework.copiers`."""
+        return torch_staging.COPIERS if self._gpu() is None else 1  # a device copies by itself
 
     def stage(self, leaves: Sequence[Leaf], plan: Plan, shard: int, memory: memoryview) -> None:
         """See `trainer_shim.framework.Framework.stage`."""
@@ -251,6 +255,11 @@ class TorchFramework:
                 return None
             return float(value.detach()) if value.numel() == 1 else None
         return None if value is None else float(value)
+
+    def _gpu(self) -> torch.device | None:
+        """That of the models, if they are on one."""
+        parameters = (parameter for model in self.models.values() for parameter in model.parameters())
+        return next((parameter.device for parameter in parameters if parameter.is_cuda), None)
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         return [each for each in self.others.values() if isinstance(each, torch.optim.Optimizer)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable, Sequence
 
 import torch
@@ -11,6 +12,10 @@ from spotrelay.core.ports import Body
 from trainer_shim.frameworks.torch_kinds import one_run_of_bytes
 from trainer_shim.shards import Piece, Plan
 from trainer_shim.tree import BYTES, Leaf
+
+COPIERS = min(
+    4, os.cpu_count() or 1
+)  # threads that copy; more of them than this do not fill the memory's bandwidth better
 
 
 class Stager:
@@ -33,7 +38,7 @@ class Stager:
                 memory[piece.offset : piece.offset + piece.size] = _bytes(leaves[piece.leaf], piece)
             elif one_run_of_bytes(value):
                 # Torch would split each copy over its threads and wait for the slowest, which on a machine that is
-                # busy costs ten times the copy itself. One core fills the memory's bandwidth, or nearly.
+                # busy costs ten times the copy itself. Here a thread that comes late copies less.
                 ctypes.memmove(address + piece.offset, value.data_ptr() + piece.start, piece.size)
             else:
                 target = self._staged(leaves, plan, shard, memory, address)[index]
