@@ -73,8 +73,13 @@ def choose(run: Run, pools: tuple[Pool, ...], now: datetime, site: Site) -> Choi
 
 
 def _with_own(run: Run, own: tuple[Pool, ...], others: tuple[Pool, ...], now: datetime, site: Site) -> Choice:
-    """The choice with hosts of one's own before it or after it. One that was lost lately waits for all the others."""
+    """The choice with hosts of one's own before it or after it. One that was lost lately waits for all the others.
+
+    A host on which a machine of the run may still be at work takes no second one: they would share its GPUs.
+    """
     rest = choose(run, others, now, site) if others else Choice(())
+    at_work = {attempt.pool.region for attempt in run.live if attempt.pool is not None}
+    own = tuple(pool for pool in own if pool.region not in at_work)
     lost = {pool for pool, at in lost_pools(run) if now < at + LOST_FOR * site.timings.scale}
     fresh, late = tuple(p for p in own if p not in lost), tuple(p for p in own if p in lost)
     first = run.spec.own_machines is OwnMachines.FIRST

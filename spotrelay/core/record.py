@@ -542,11 +542,21 @@ def _unreached(run: Run, attempt: Attempt, now: datetime, site: Site) -> Run:
             return run
         run = with_attempt(run, replace(attempt, machine_gone_at=now))
         return note(run, "gone", f"{attempt.instance_id} is out of reach, and its rights have ended", now, generation)
-    never = attempt.beating_at is None and attempt.launched_at is not None and now >= attempt.launched_at + timings.boot
-    if not never and not is_silent(run, attempt, 0, now, timings.hopeless):
-        return run
-    still = "it never sent a heartbeat" if never else f"no heartbeat for {timings.hopeless.total_seconds():.0f} s"
-    return _lost(run, attempt, f"its host is out of reach: {still}", now, site)
+    still = _why_given_up(run, attempt, now, site)
+    return _lost(run, attempt, f"its host is out of reach: {still}", now, site) if still else run
+
+
+def _why_given_up(run: Run, attempt: Attempt, now: datetime, site: Site) -> str:
+    """Why an attempt on a host that does not answer counts as over; empty while it may still come back."""
+    timings = site.timings
+    if attempt.beating_at is None and attempt.launched_at is not None and now >= attempt.launched_at + timings.boot:
+        return "it never sent a heartbeat"
+    if is_silent(run, attempt, 0, now, timings.hopeless):
+        return f"no heartbeat for {timings.hopeless.total_seconds():.0f} s"
+    until = attempt.deadline if attempt.state is AttemptState.DRAINING else None
+    if until is not None and now >= until + timings.after_deadline:
+        return "its time to drain is over"  # the next attempt waits for its lease, and is the one that is listened to
+    return ""
 
 
 def _machine_given(run: Run, intent: Intent, answer: LaunchAnswer, price: float | None, now: datetime) -> Run:

@@ -65,8 +65,8 @@ def start(ask: Answer, root: Path) -> Answer:
             return {"refused": "IdempotentParameterMismatch", "why": "the token was used with another request"}
         if known is not None and ((home / "started").exists() or members(machine)):
             return {"machine": machine}
-        if known is None and len(busy := _alive(root)) >= ask["slots"]:
-            return {"refused": "HostBusy", "why": f"{', '.join(busy)} is at work here, and slots is {ask['slots']}"}
+        if known is None and (why := _no_room(ask, root)):
+            return {"refused": "HostBusy", "why": why}
         if not (root / "agents" / ask["agent"]).is_dir():
             return {"need": "agent"}
         _begin(ask, root, home)
@@ -252,7 +252,22 @@ def _order(home: Path) -> Answer | None:
 
 
 def _alive(root: Path) -> list[str]:
-    return [order["machine"] for _, order in _orders(root) if members(order["machine"])]
+    return [order["machine"] for order in _at_work(root)]
+
+
+def _at_work(root: Path) -> list[Answer]:
+    return [order for _, order in _orders(root) if members(order["machine"])]
+
+
+def _no_room(ask: Answer, root: Path) -> str:
+    """Why this launch starts nothing here; empty when it may. Two attempts of one run never share a host's GPUs."""
+    busy = _at_work(root)
+    twin = next((order["machine"] for order in busy if order["run"] == ask["run"]), "")
+    if twin:
+        return f"{twin} of the same run is still at work here"
+    if len(busy) < ask["slots"]:
+        return ""
+    return f"{', '.join(order['machine'] for order in busy)} is at work here, and slots is {ask['slots']}"
 
 
 def _shown(home: Path, order: Answer) -> Answer:

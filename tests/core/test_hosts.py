@@ -65,7 +65,7 @@ def test_own_machines_are_asked_alone_before_or_after_everything_that_is_bought(
 
 
 def test_a_host_that_was_lost_a_moment_ago_waits_for_all_the_others() -> None:
-    lost = replace(training().attempts[0], state=AttemptState.ENDED, ended_at=NOON)
+    lost = replace(training().attempts[0], state=AttemptState.ENDED, ended_at=NOON, machine_gone_at=NOON)
     run = replace(training(), attempts=(lost,))
 
     soon = choose(run, pools_of(FIRST, ZONES, OWN), NOON + MINUTE, SITE).groups
@@ -73,6 +73,13 @@ def test_a_host_that_was_lost_a_moment_ago_waits_for_all_the_others() -> None:
 
     assert soon[0] == (OTHER.pool,) and soon[-1] == (LAB.pool,)
     assert later[0] == OWN
+
+
+def test_a_host_where_a_machine_of_the_run_may_still_be_at_work_takes_no_second_one() -> None:
+    alone = choose(training(), pools_of(FIRST, ZONES, OWN), NOON + 30 * MINUTE, SITE).groups
+
+    assert LAB.pool not in {pool for group in alone for pool in group}
+    assert alone[0] == (OTHER.pool,)
 
 
 def test_a_run_on_a_host_is_never_moved_to_spot_or_on_demand_for_money_or_time() -> None:

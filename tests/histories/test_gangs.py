@@ -1,7 +1,7 @@
 """Random histories of gangs of two and three machines, against the real handlers.
 
 The promises of `test_promises.py`, for an attempt that has several machines: one lease, one launch, never two gangs at
-work, and no machine that nobody answers for.
+work, no machine that nobody answers for, survivors that wait no longer than they may, and nobody of two ranks.
 """
 
 from __future__ import annotations
@@ -13,111 +13,41 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, seed, settings
+from hypothesis import HealthCheck, note, seed, settings
+from hypothesis import Phase as Stage
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from handlers.sweep import SweepFailed
-from spotrelay.core.errors import OutcomeUnknown, SpotrelayError
-from spotrelay.core.live import EXIT_PARTED, ExitReport, Heartbeat, Phase
-from spotrelay.core.notice import InstanceState
-from spotrelay.core.run import Attempt, AttemptState
-from spotrelay.core.spec import Limits
+from spotrelay.core.errors import OutcomeUnknown
+from spotrelay.core.facts import Fact, PauseRequested, ResumeRequested, RetryRequested
+from spotrelay.core.live import ASK_DRAIN
+from spotrelay.core.run import AttemptState, RunStatus
 from spotrelay.testing import Fault
-from tests.histories.test_promises import LONG, SEED, faults
+from tests.handlers.plane import changed, warning
+from tests.histories.gang import GangHistory, Named
+from tests.histories.test_promises import LONG, SEED, SHRINK, faults
 from tests.histories.trainer import Trainer
-from tests.histories.world import RUN, SPEC, History
 
 MINUTE = timedelta(minutes=1)
 
 
-class Mate:
-    """The agent on one of a gang's further machines: it beats, and says how its program ended."""
-
-    def __init__(self, instance_id: str, generation: int, node: int, history: GangHistory) -> None:
-        self.instance_id = instance_id
-        self.generation = generation
-        self.node = node
-        self._store = history.world.store
-        self._counter = 0
-
-    def beat(self) -> None:
-        self._counter += 1
-        beat = Heartbeat(RUN, self.generation, self._counter, Phase.WAITING, node=self.node)
-        with contextlib.suppress(SpotrelayError):
-            self._store.beat(beat)
-
-    def part(self) -> None:
-        """Its ranks have lost the others."""
-        report = ExitReport(RUN, self.generation, EXIT_PARTED, "program", node=self.node)
-        with contextlib.suppress(SpotrelayError):
-            self._store.report(report)
-
-
-class GangHistory(History):
-    """A run on several machines. The trainer is rank 0's; it trains while every machine of its attempt is there."""
-
-    def __init__(self, nodes: int) -> None:
-        super().__init__()
-        self.world = type(self.world)()
-        self._machines = self.world.machines  # type: ignore[assignment]  # faults are drawn for the stores only
-        self.mates: dict[str, Mate] = {}
-        spec = replace(SPEC, nodes=nodes, limits=Limits(400, max_failures=1000))
-        self.nodes = nodes
-        self.serves: dict[str, int] = {}  # generation by machine
-        self.ghosts: list[Trainer] = []  # what survivors ran in their attempt before
-        self.world.submit(RUN, spec)
-
-    def attempts(self) -> tuple[Attempt, ...]:
-        return self.run.attempts
-
-    def sweep(self, after: timedelta, faults: list[Fault]) -> None:
-        alive = {m.instance_id for m in self.world.machines.alive}
-        for instance_id, mate in self.mates.items():
-            if instance_id in alive and instance_id not in self.paused:
-                mate.beat()
-        super().sweep(after, faults)
-
-    def complete(self, trainer: Trainer) -> bool:
-        """Whether every machine of its attempt is there, so that its steps can end."""
-        attempt = self.run.attempt(trainer.generation)
-        states = {m.instance_id: m.state for m in self.world.machines.machines}
-        names = attempt.instance_ids if attempt is not None else ()
-        return bool(names) and not any(states[i].is_over or i in self.paused for i in names)
-
-    def _meet_machines(self) -> None:
-        """Agents learn their rank from the run's row."""
-        machines = {m.instance_id: m for m in self.world.machines.machines}
-        for attempt in self.run.attempts:
-            for node, instance_id in enumerate(attempt.instance_ids):
-                machine = machines[instance_id]
-                if self.serves.get(instance_id, 0) >= attempt.generation:
-                    continue
-                self._leave(instance_id)
-                self.serves[instance_id] = attempt.generation
-                if machine.state is InstanceState.PENDING:
-                    self.world.machines.set_state(instance_id, InstanceState.RUNNING)
-                if node == 0:
-                    store, objects = self.world.store, self.world.objects
-                    self.trainers[instance_id] = Trainer(RUN, attempt.generation, instance_id, store, objects)
-                else:
-                    self.mates[instance_id] = Mate(instance_id, attempt.generation, node, self)
-
-    def _leave(self, instance_id: str) -> None:
-        """A survivor goes over: what it ran before may still wake."""
-        self.mates.pop(instance_id, None)
-        ghost = self.trainers.pop(instance_id, None)
-        if ghost is not None:
-            self.ghosts.append(ghost)
-
-
 @seed(SEED)
 class Gangs(RuleBasedStateMachine):
-    """Notices and losses of any machine, lost replies and crashes, short launches, partings and zombies."""
+    """Notices and losses of any machine, lost replies and crashes, short launches, partings, pauses and zombies."""
 
-    @initialize(nodes=st.sampled_from([2, 3]))
-    def a_gang_is_submitted(self, nodes: int) -> None:
-        self.history = GangHistory(nodes)
+    @initialize(
+        nodes=st.sampled_from([2, 3]),
+        reunion_s=st.sampled_from([120.0, 120.0, 600.0, 0.0]),
+        trains=st.sampled_from([True, True, False]),
+    )
+    def a_gang_is_submitted(self, nodes: int, reunion_s: float, trains: bool) -> None:
+        note(f"SPOTRELAY_SEED={SEED} with the same SPOTRELAY_HISTORIES runs these histories again")
+        self.history = GangHistory(nodes, reunion_s)
+        for _ in range(3 if trains else 0):  # most histories are about what comes after the first steps
+            self.history.quiet_minute()
+
+    # the control plane hears, or does not
 
     @rule(faults=faults, minutes=st.sampled_from([0.2, 1, 1, 3]))
     def the_sweep_comes_round(self, faults: list[Fault], minutes: float) -> None:
@@ -144,29 +74,73 @@ class Gangs(RuleBasedStateMachine):
         for _ in range(copies):
             self.history.deliver(event, faults)
 
-    @precondition(lambda self: self.history.mates)
-    @rule(data=st.data())
-    def ranks_part(self, data: st.DataObject) -> None:
-        broken = [m for i, m in self.history.mates.items() if i in self.alive() and not self.is_whole(m.generation)]
-        if broken:
-            data.draw(st.sampled_from(broken)).part()
+    @precondition(lambda self: self.alive())
+    @rule(data=st.data(), faults=faults, notice=st.booleans(), minutes=st.integers(0, 3))
+    def a_machine_goes_and_the_others_wait(
+        self, data: st.DataObject, faults: list[Fault], notice: bool, minutes: int
+    ) -> None:
+        machine = Named(data.draw(st.sampled_from(self.alive())))
+        if notice:
+            self.history.deliver(self.history.notice(machine), faults)  # type: ignore[arg-type]
+            self.all_goes_well_for_a_while(1)
+        self.history.deliver(self.history.lose(machine, zombie=False), faults)  # type: ignore[arg-type]
+        self.all_goes_well_for_a_while(minutes)
 
-    def is_whole(self, generation: int) -> bool:
-        trainers = [t for t in self.history.trainers.values() if t.generation == generation]
-        return bool(trainers) and self.history.complete(trainers[0])
+    @precondition(lambda self: self.history.noticed or self.history.lost)
+    @rule(data=st.data(), faults=faults)
+    def an_old_event_comes_again(self, data: st.DataObject, faults: list[Fault]) -> None:
+        instance_id = data.draw(st.sampled_from(sorted(self.history.noticed | self.history.lost)))
+        states = {m.instance_id: m.state for m in self.history.world.machines.machines}
+        old = warning(instance_id) if instance_id in self.history.noticed else changed(instance_id, states[instance_id])
+        self.history.deliver(old, faults)
+
+    @rule(seconds=st.integers(-60, 60))
+    def the_clocks_of_two_handlers_differ(self, seconds: int) -> None:
+        self.history.skew(timedelta(seconds=seconds))
+
+    @rule(minutes=st.sampled_from([2, 6, 20]))
+    def the_table_is_out_of_reach(self, minutes: int) -> None:
+        self.history.outage(minutes)
+
+    @precondition(lambda self: self.alive())
+    @rule(data=st.data(), minutes=st.sampled_from([2, 6, 20]))
+    def a_machine_is_cut_off(self, data: st.DataObject, minutes: int) -> None:
+        self.history.cut_off_machine(data.draw(st.sampled_from(self.alive())), minutes)
 
     @rule(missing=st.integers(1, 2))
     def the_next_launch_comes_short(self, missing: int) -> None:
         self.history.world.machines.come_short(missing)
 
-    @rule(open_again=st.booleans())
-    def capacity_comes_and_goes(self, open_again: bool) -> None:
+    @rule(open_again=st.booleans(), zone=st.sampled_from(["", "eu-west-1a"]))
+    def capacity_comes_and_goes(self, open_again: bool, zone: str) -> None:
         machines = self.history.world.machines
-        machines.allow() if open_again else machines.refuse(instance_type="g5.xlarge", times=4)
+        where = {"zone": zone} if zone else {"instance_type": "g5.xlarge"}
+        machines.allow() if open_again else machines.refuse(times=4, **where)
 
-    @rule(minutes=st.sampled_from([2, 6, 20]))
-    def the_table_is_out_of_reach(self, minutes: int) -> None:
-        self.history.outage(minutes)
+    # the gang lives on
+
+    @rule(minutes=st.integers(1, 3))
+    def a_while_goes_well(self, minutes: int) -> None:
+        self.all_goes_well_for_a_while(minutes)
+
+    def all_goes_well_for_a_while(self, minutes: int) -> None:
+        for _ in range(minutes):
+            self.history.quiet_minute()
+
+    @precondition(lambda self: self.history.mates)
+    @rule(data=st.data())
+    def ranks_part(self, data: st.DataObject) -> None:
+        mates, whole = self.history.mates, self.history.is_whole
+        broken = [m for i, m in mates.items() if i in self.alive() and not whole(m.generation)]
+        if broken:
+            data.draw(st.sampled_from(broken)).part()
+
+    @precondition(lambda self: self.history.mates)
+    @rule(data=st.data(), really=st.sampled_from([False, False, True]))
+    def a_program_of_its_own_accord_fails(self, data: st.DataObject, really: bool) -> None:
+        mates = [m for i, m in self.history.mates.items() if i in self.alive()]
+        if mates and really:
+            data.draw(st.sampled_from(mates)).end(1)
 
     @precondition(lambda self: self.history.awake())
     @rule(data=st.data())
@@ -186,37 +160,48 @@ class Gangs(RuleBasedStateMachine):
         if send:
             self.history.commit(trainer)
 
-    @precondition(lambda self: any(t.holds and self.is_draining(t) for t in self.history.awake()))
-    @rule(data=st.data())
-    def a_noticed_gang_drains(self, data: st.DataObject) -> None:
-        able = [t for t in self.history.awake() if t.holds and self.is_draining(t)]
-        self.history.drain(data.draw(st.sampled_from(able)))
+    def draining(self) -> list[Trainer]:
+        asked = (t for t in self.history.awake() if t.asked == ASK_DRAIN or self.history.is_draining(t))
+        return [t for t in asked if t.holds]
 
-    def is_draining(self, trainer: Trainer) -> bool:
-        attempt = self.history.run.attempt(trainer.generation)
-        return attempt is not None and bool(self.history.noticed & set(attempt.instance_ids))
+    @precondition(lambda self: self.draining())
+    @rule(data=st.data())
+    def a_noticed_or_asked_gang_drains(self, data: st.DataObject) -> None:
+        self.history.drain(data.draw(st.sampled_from(self.draining())))
 
     @precondition(lambda self: self.history.paused & self.history.trainers.keys())
     @rule(data=st.data())
     def a_zombie_wakes_and_commits(self, data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(sorted(self.history.paused & self.history.trainers.keys())))
-        zombie = self.history.trainers[name]
-        zombie.train()
-        zombie.upload()
-        self.history.commit(zombie)
+        self.wake(self.history.trainers[name])
 
     @precondition(lambda self: self.history.ghosts)
     @rule(data=st.data())
     def what_a_survivor_ran_before_commits(self, data: st.DataObject) -> None:
-        ghost = data.draw(st.sampled_from(self.history.ghosts))
-        ghost.train()
-        ghost.upload()
-        self.history.commit(ghost)
+        self.wake(data.draw(st.sampled_from(self.history.ghosts)))
+
+    def wake(self, trainer: Trainer) -> None:
+        trainer.train()
+        trainer.upload()
+        self.history.commit(trainer)
+
+    # people
 
     @rule(really=st.sampled_from([False] * 12 + [True]))
     def somebody_cancels(self, really: bool) -> None:
         if really and not self.history.cancelled and not self.history.run.status.final:
             self.history.cancel()
+
+    @rule(fact=st.sampled_from([None, None, PauseRequested("dear"), ResumeRequested()]))
+    def somebody_pauses_or_resumes(self, fact: Fact | None) -> None:
+        if fact is not None:
+            self.history.wish(fact)
+
+    @precondition(lambda self: self.history.run.status.final)
+    @rule()
+    def somebody_retries(self) -> None:
+        self.history.wish(RetryRequested("mended"))
+        self.history.cancelled = False
 
     # the promises
 
@@ -230,6 +215,7 @@ class Gangs(RuleBasedStateMachine):
             attempt = self.history.run.attempt(trainer.generation)
             if attempt is not None and attempt.over and lease.floor > attempt.generation:
                 assert self.history.refused(trainer)
+        assert all(mate.refused() for mate in self.history.mates.values()), "two machines of a gang may commit"
 
     @invariant()
     def one_launch(self) -> None:
@@ -251,51 +237,72 @@ class Gangs(RuleBasedStateMachine):
             if attempt.running_at is not None:
                 assert len(attempt.members) == self.history.nodes, "an incomplete gang has taken the lease"
 
+    @invariant()
+    def nobody_has_two_ranks(self) -> None:
+        live = [m.instance_id for attempt in self.history.attempts() for m in attempt.machines if m.live]
+        assert len(live) == len(set(live)), "a machine counts for two attempts, or has two ranks in one"
+
+    @invariant()
+    def a_healthy_gang_is_left_alone(self) -> None:
+        run, touched = self.history.run, self.history.noticed | self.history.lost | self.history.forsaken
+        for instance_id in self.history.world.machines.terminations:
+            attempt = run.attempt_on(instance_id)
+            if attempt is None or run.outcome is not None or touched & set(attempt.instance_ids):
+                continue
+            booted = all(m.beating_at is not None for m in attempt.machines)
+            excused = attempt.over or attempt.let_go or attempt.running_at is None or not booted
+            assert excused, "a machine of a healthy gang was ended"
+
+    @invariant()
+    def whoever_rests_pays_nothing(self) -> None:
+        run = self.history.run
+        if run.status is RunStatus.PAUSED:
+            assert not run.live and run.intent is None
+
     def teardown(self) -> None:
         if hasattr(self, "history"):
             self.left_alone_everything_converges()
 
     def left_alone_everything_converges(self) -> None:
-        """One whole gang trains or the run is over, and no machine is left over."""
+        """One whole gang trains, or the run is over or rests, and no machine is left over.
+
+        Where its last gang stood nothing more is to be had: who cannot be whole there has to move.
+        """
         history, machines = self.history, self.history.world.machines
         machines.allow()
         machines.come_short(0)
+        pools = [a.pool for a in history.attempts() if a.pool is not None]
+        if pools:
+            machines.refuse(zone=pools[-1].zone, instance_type=pools[-1].instance_type)
         for instance_id in history.noticed & {m.instance_id for m in machines.alive}:
             history.lose(Named(instance_id), zombie=False)  # type: ignore[arg-type]  # what EC2 announced it does
+        quiet_since = history.world.clock.now()
         for _ in range(60):
-            with contextlib.suppress(SweepFailed):
-                history.sweep(MINUTE, [])
-            for trainer in history.awake():
-                trainer.beat()
-                if history.complete(trainer):
-                    trainer.enter()
-                    trainer.train()
+            history.quiet_minute()
+            late = history.waits_too_long(history.world.clock.now(), quiet_since)
+            assert not late, f"survivors wait beyond their bound: {late}"
+            self.nobody_has_two_ranks()
         self.one_writer()
         self.one_launch()
         run = history.run
         alive = {m.instance_id for m in machines.alive}
         recorded = {instance_id for attempt in run.attempts for instance_id in attempt.instance_ids}
         assert alive <= recorded, "a machine runs that no attempt names"
-        if run.status.final:
-            assert alive == set(), "the run is over and machines are left"
+        if run.status.final or run.paused:
+            assert alive == set(), "the run is over or rests, and machines are left"
+            assert run.status.final or run.status is RunStatus.PAUSED
             return
         assert run.current is not None and run.current.state is AttemptState.RUNNING, run.current
         assert alive == set(run.current.instance_ids), "exactly the gang that trains is left"
 
 
-class Named:
-    """A machine, for what looks at its id only."""
-
-    def __init__(self, instance_id: str) -> None:
-        self.instance_id = instance_id
-
-
 TestGangs = pytest.mark.timeout(1500 if LONG else 600)(Gangs.TestCase)
 TestGangs.settings = settings(
-    max_examples=int(os.environ.get("SPOTRELAY_EXAMPLES", 1000 if LONG else 40)),
+    max_examples=int(os.environ.get("SPOTRELAY_EXAMPLES", 1500 if LONG else 40)),
     stateful_step_count=50 if LONG else 30,
     deadline=None,
     database=None,
+    phases=(Stage.generate, Stage.shrink) if SHRINK else (Stage.generate,),
     suppress_health_check=list(HealthCheck),
 )
 

@@ -104,6 +104,17 @@ def test_slots_are_how_many_runs_a_host_has_at_once(lab: Lab) -> None:
     assert refused(launch(lab, "r3")) == ("HostBusy", FailureScope.POOL)
 
 
+def test_two_attempts_of_one_run_never_share_a_host_however_many_slots_it_has(lab: Lab) -> None:
+    lab.change("lab1", slots=2)
+    first = launch(lab, "r1")
+
+    assert refused(launch(lab, "r1", number=2)) == ("HostBusy", FailureScope.POOL)
+
+    assert first.instance_id is not None
+    lab.machines.terminate(first.instance_id)
+    assert launch(lab, "r1", number=2).instance_id is not None
+
+
 def test_a_launch_that_is_sent_again_after_its_machine_has_ended_starts_nothing(lab: Lab) -> None:
     machine, _ = started(lab, "r1")
     lab.machines.terminate(machine)
