@@ -16,6 +16,7 @@ from spotrelay.core.ports import (
     LaunchLine,
     Machines,
     ObjectStore,
+    PlacementScores,
     Publisher,
     RunStore,
     Switch,
@@ -65,5 +66,6 @@ class ControlPlane:
     hosts: HostStore | None = None  # of one's own; None: this stack has none
     keeper: Keeper | None = None  # of what runs on them
     experience: ExperienceStore | None = None  # None: the ladder goes by the spec's own order
+    scores: PlacementScores | None = None  # None: EC2 is not asked where it has Spot capacity
     line: LaunchLine | None = None  # None: a throttled launch goes again after a while, knowing of no other
     books: Books | None = None  # of the account's budget, where `site.budget` sets one

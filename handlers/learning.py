@@ -6,6 +6,8 @@ from handlers.control import ControlPlane
 from spotrelay.core.errors import SpotrelayError
 from spotrelay.core.experience import Experience
 from spotrelay.core.lessons import Lesson, lessons
+from spotrelay.core.outlook import Outlook, question_of, renewed
+from spotrelay.core.placement import Pool
 from spotrelay.core.run import Run
 
 
@@ -18,6 +20,7 @@ class Learning:
         self._asked = False
         self._known: Experience | None = None
         self._learnt: list[Lesson] = []
+        self._wanted: Outlook | None = None
 
     def recall(self) -> Experience | None:
         """What the account knows of pools; None when nobody keeps it or it cannot be read."""
@@ -29,6 +32,12 @@ class Learning:
                 self._warn("what is known of pools cannot be read: the spec's own order stands", error)
         return self._known
 
+    def look_out(self, pools: tuple[Pool, ...], nodes: int) -> None:
+        """Have EC2 asked, by and by, what it says of the zones that a launch chooses from."""
+        question, plane = question_of(pools, nodes), self._plane
+        if question is not None and plane.scores is not None and self._known is not None:
+            self._wanted = renewed(self._known.outlooks, question, plane.clock.now(), plane.site.timings.scale)
+
     def note(self, before: Run, after: Run) -> None:
         """Keep what a saved change teaches."""
         if self._plane.experience is not None:
@@ -37,10 +46,15 @@ class Learning:
     def pass_on(self) -> None:
         """Tell the account. Asked when everything else is done: a launch and its record go first."""
         learnt, self._learnt = self._learnt, []
-        if self._plane.experience is None or not learnt:
+        wanted, self._wanted = self._wanted, None
+        store = self._plane.experience
+        if store is None:
             return
         try:
-            self._plane.experience.learn(learnt, self._plane.site.timings.scale)
+            if wanted is not None:
+                store.keep(wanted)
+            if learnt:
+                store.learn(learnt, self._plane.site.timings.scale)
         except SpotrelayError as error:
             self._warn("a lesson about pools is lost", error)
 

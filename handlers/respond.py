@@ -211,6 +211,7 @@ class Response:
     def _claim(self, decision: Decision) -> None:
         request = None
         if isinstance(decision, Reserve):
+            self._learning.look_out(self._pools(), self._run.spec.nodes)
             request = self._plane.machines.prepare(self._run_id, decision.generation, decision.launch, decision.rung)
         self._run = claim(self._run, decision, self._plane.clock.now(), self._plane.site, request)
 

@@ -23,6 +23,7 @@ PLACES = "SPOTRELAY_PLACES"  # JSON: region to launch template, version and subn
 SWITCH = "SPOTRELAY_SWITCH"  # name of the SSM parameter that stops every launch
 RUNS_QUEUE = "SPOTRELAY_RUNS_QUEUE"  # URL; where the sweep puts runs that are due
 LAUNCH_RATE = "SPOTRELAY_LAUNCH_RATE"  # launches a second that EC2 takes in one region once it throttles
+PLACEMENT_SCORES = "SPOTRELAY_PLACEMENT_SCORES"  # "on": EC2 is asked for them, rarely; else never
 TRANSFER_PRICE = "SPOTRELAY_TRANSFER_PRICE"  # dollars for a GiB from the bucket's region into another one
 HOSTS_FUNCTION = "SPOTRELAY_HOSTS_FUNCTION"  # name; the one that reaches hosts of one's own
 HOST_ROLE = "SPOTRELAY_HOST_ROLE"  # ARN; what machines on hosts get sessions of
@@ -32,6 +33,8 @@ AGENT_SHA256 = "SPOTRELAY_AGENT_SHA256"
 TIME_SCALE = "SPOTRELAY_TIME_SCALE"  # factor on every waiting time; 1 in production
 
 DAY_DOLLARS = "SPOTRELAY_DAY_DOLLARS"  # what all machines of the stack may cost in a day; "none": not counted
+
+ON, OFF = "on", "off"
 
 REQUIRED = (TABLE, BUCKET, BUS, STACK, HOME_REGION, PLACES, SWITCH)
 
@@ -59,6 +62,7 @@ ORPHANS_ADOPTED = "OrphansAdopted"
 ORPHANS_TERMINATED = "OrphansTerminated"  # alarmed: a machine that no run knew was running
 SWEEP_FAILURES = "SweepStepsFailed"  # alarmed
 MONEY_REFUSED = "MoneyRefused"  # alarmed: the account's budget of the day had no room for a machine
+SCORES_ASKED = "PlacementScoresAsked"  # questions to EC2, each set of types once an hour at most
 SPEND_RATE = "SpendRateCents"  # cents an hour that machines cost, told by each sweep; alarmed where a bound is set
 LAUNCHES_STOPPED = "LaunchesStoppedBySwitch"
 LAUNCHES_POSTPONED = "LaunchesPostponed"  # beyond EC2's rate; they go in their turn
@@ -80,6 +84,7 @@ class Settings:
     launch_rate: float = LAUNCHES_A_SECOND
     transfer_price: float = Transfer.dollars_per_gib
     day_dollars: float | None = None
+    placement_scores: bool = False
     hosts_function: str = ""  # empty: this function reaches no host
 
 
@@ -106,6 +111,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         transfer_price=_factor(TRANSFER_PRICE, environment.get(TRANSFER_PRICE) or str(Transfer.dollars_per_gib)),
         launch_rate=_factor(LAUNCH_RATE, environment.get(LAUNCH_RATE) or str(LAUNCHES_A_SECOND)),
         day_dollars=_dollars(DAY_DOLLARS, environment.get(DAY_DOLLARS, "")),
+        placement_scores=environment.get(PLACEMENT_SCORES) == ON,
         hosts_function=environment.get(HOSTS_FUNCTION, ""),
     )
 

@@ -15,6 +15,7 @@ from zlib import crc32
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from handlers.control import ControlPlane, Keeper
+from handlers.outlooks import look_out
 from handlers.respond import respond
 from handlers.settings import (
     DUE_RUNS,
@@ -82,6 +83,7 @@ def sweep(plane: ControlPlane) -> dict[str, Any]:
     for machine in machines:
         if machine.pool.region in drained:
             guarded(f"draining {machine.instance_id}", partial(_move_on, machine, plane))
+    guarded("placement scores", lambda: look_out(plane))
     payable = guarded("books", lambda: _audit(plane)) or []
     _take_up(payable, plane, guarded)
     if failures:

@@ -24,6 +24,7 @@ from spotrelay.aws.host_store import DynamoHosts
 from spotrelay.aws.launch_line import DynamoLine
 from spotrelay.aws.machines import Ec2Machines
 from spotrelay.aws.object_store import S3ObjectStore
+from spotrelay.aws.placement_scores import Ec2Scores
 from spotrelay.aws.publisher import BusPublisher
 from spotrelay.aws.run_store import DynamoRunStore
 from spotrelay.aws.runs_queue import SqsRunsQueue
@@ -102,6 +103,7 @@ def control_plane(settings: Settings, telemetry: PowertoolsTelemetry) -> Control
         hosts=hosts if settings.hosts_function else None,
         keeper=called if settings.hosts_function else None,
         experience=DynamoExperience(dynamodb, settings.table),
+        scores=Ec2Scores(clients, settings.places) if settings.placement_scores else None,
         line=DynamoLine(dynamodb, settings.table, Pace(settings.launch_rate)),
         books=Books(DynamoCells(dynamodb, settings.table)),
     )

@@ -121,6 +121,7 @@ class Config(_Image):
     spend_dollars_per_hour: Annotated[float, Field(gt=0, le=1e6)] | None = None  # alarmed above; empty: never
     concurrency: Annotated[int, Field(ge=2, le=1000)] = 50
     transfer_price: Annotated[float, Field(gt=0, le=10)] = Transfer.dollars_per_gib  # from the bucket's region
+    placement_scores: bool = True  # whether EC2 is asked, rarely, where it has Spot capacity
     launch_rate: Annotated[float, Field(gt=0, le=1000)] = LAUNCHES_A_SECOND  # a second and region, as AWS allows you
     tags: dict[str, str] = Field(default_factory=dict)
 

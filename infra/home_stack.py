@@ -138,6 +138,8 @@ class HomeStack(Stack):
             self.vault.grant_collection(worker.role)
             self.store.grant_collection(worker.role)
         self._let_launch([worker.role for worker in workers])
+        if self._config.placement_scores:
+            self.sweep.grant_scores()
         self._watch()
 
     def _reach_hosts(self, bundle: Bundle) -> None:
@@ -161,6 +163,7 @@ class HomeStack(Stack):
             settings.LAUNCH_RATE: str(self._config.launch_rate),
             settings.TRANSFER_PRICE: str(self._config.transfer_price),
             settings.DAY_DOLLARS: self._config.day_dollars,
+            settings.PLACEMENT_SCORES: settings.ON if self._config.placement_scores else settings.OFF,
         }
 
     def _empower(self, role: aws_iam.Role) -> None:

@@ -6,7 +6,7 @@ from aws_cdk import Duration, aws_iam, aws_scheduler
 from constructs import Construct
 
 from infra.config import Config
-from infra.constructs.acknowledge import acknowledge
+from infra.constructs.acknowledge import acknowledge, acknowledge_wildcards
 from infra.constructs.alarms import Alarms, per
 from infra.constructs.function import Code, ControlFunction
 from infra.constructs.pipeline import dead_letter_queue
@@ -40,6 +40,13 @@ class Sweep(Construct):
             what="The sweep does not run: a lost event is not found any more.",
             anchor="sweep-silent",
         )
+
+    def grant_scores(self) -> None:
+        """Ask EC2 where it has Spot capacity, and what the zones are called that its answer speaks of by their ids."""
+        actions = ["ec2:GetSpotPlacementScores", "ec2:DescribeAvailabilityZones"]
+        asking = aws_iam.Policy(self, "Scores", statements=[aws_iam.PolicyStatement(actions=actions, resources=["*"])])
+        asking.attach_to_role(self.worker.role)
+        acknowledge_wildcards(asking, "EC2 knows no narrower resource than all for looking.", "*")
 
     def _schedule(self) -> aws_scheduler.CfnSchedule:
         caller = aws_iam.Role(self, "Caller", assumed_by=aws_iam.ServicePrincipal("scheduler.amazonaws.com"))

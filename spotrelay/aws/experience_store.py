@@ -11,9 +11,11 @@ from spotrelay.aws.table import ABSENT, Condition, ConditionFailed, Table
 from spotrelay.core.errors import Contention
 from spotrelay.core.experience import Experience
 from spotrelay.core.lessons import Lesson, learnt
+from spotrelay.core.outlook import Outlook
 from spotrelay.core.row import SCHEMA, check_schema, decode_value, encode_value
 
 PARTITION = "EXPERIENCE"
+OUTLOOK = "outlook#"  # sort key of what EC2 says; no region is called so
 TRIES = 3  # against others who learn at the same moment
 
 
@@ -27,7 +29,9 @@ class DynamoExperience:
         """Everything learnt so far; a moment's delay does no harm, so the read is the cheap one."""
         doing = "reading what is known of pools"
         found = self._table.query("pk = :pk", {":pk": PARTITION}, doing, ConsistentRead=False)
-        return Experience(tuple(record for item in found for record in _read(item).records))
+        known = [_read(item) for item in found]
+        records = tuple(record for each in known for record in each.records)
+        return Experience(records, tuple(outlook for each in known for outlook in each.outlooks))
 
     def learn(self, lessons: Iterable[Lesson], scale: float = 1.0) -> None:
         """Add these lessons, each in the item of its region and type."""
@@ -36,6 +40,11 @@ class DynamoExperience:
             places[f"{lesson.pool.region}#{lesson.pool.instance_type}"].append(lesson)
         for place, each in places.items():
             self._learn_at(place, each, scale)
+
+    def keep(self, outlook: Outlook) -> None:
+        """Keep what EC2 was asked or is to be asked; who writes last is right, for it is only a hint."""
+        item = _item(f"{OUTLOOK}{outlook.slot:02d}", Experience(outlooks=(outlook,)), 1)
+        self._table.put(item, "keeping what EC2 says of zones")
 
     def _learn_at(self, place: str, lessons: list[Lesson], scale: float) -> None:
         doing = f"learning about pools of {place}"

@@ -29,12 +29,13 @@ from spotrelay.core.decisions import (
     Verify,
     Wait,
 )
-from spotrelay.core.experience import worth
+from spotrelay.core.experience import SUPPOSED, Experience, worth
 from spotrelay.core.gang import is_packing, left_behind, parting_moments
 from spotrelay.core.hang import stands_still, why_hung
 from spotrelay.core.hosts import is_host
 from spotrelay.core.lifecycle import hours_end, leaves_its_host, machines_so_far, why_let_go
 from spotrelay.core.markets import change_market, choose, lost_pools, next_judgement
+from spotrelay.core.outlook import Outlook, believed, question_of, said, weighed
 from spotrelay.core.placement import FailureScope, Pool, next_rung, reopens_at
 from spotrelay.core.reunion import Reunion, reunion, rung_of, waits
 from spotrelay.core.run import Attempt, AttemptState, Run, RunStatus, silence_of
@@ -335,7 +336,7 @@ def _climb(run: Run, generation: int, cause: str, now: datetime, site: Site) -> 
     pools = _affordable(run, allowed, site)
     if not pools:
         return Wait(now + site.timings.watch, "no price is known for any pool, and there is a dollar ceiling")
-    lasting = worth(site.experience, pools, now, scale) if site.experience else None
+    lasting, outlook = _expected(run, allowed, pools, now, site)
     progress = scored(run, pools, lasting, site)
     choice = choose(run, pools, now, site)
     rungs = (next_rung(group, run.refusals, lost_pools(run), now, scale, lasting, progress) for group in choice.groups)
@@ -347,8 +348,18 @@ def _climb(run: Run, generation: int, cause: str, now: datetime, site: Site) -> 
         return Wait(until, choice.why or "every pool that the spec allows has refused lately")
     rung = replace(rung, nodes=run.spec.nodes, placement_group=run.spec.placement_group)
     known = dearest(rung.pools, run.spec.limits, site.prices)
-    why = f"{cause}; next: {rung.why}{choice.because}"
+    why = f"{cause}; next: {rung.why}{said(outlook, rung.pools, now)}{choice.because}"
     return Reserve(rung, generation, run.launches + 1, why, known, transfer_of(run, rung, site))
+
+
+def _expected(
+    run: Run, allowed: tuple[Pool, ...], pools: tuple[Pool, ...], now: datetime, site: Site
+) -> tuple[dict[Pool, float], Outlook]:
+    """Hours that a machine of each pool may be expected to last, and what EC2 says of the zones."""
+    experience, scale = site.experience or Experience(), site.timings.scale
+    outlook = believed(experience.outlooks, question_of(allowed, run.spec.nodes), now, scale)
+    lasting = worth(experience, pools, now, scale)
+    return weighed(lasting, pools, outlook, SUPPOSED * scale / timedelta(hours=1)), outlook
 
 
 def _affordable(run: Run, pools: tuple[Pool, ...], site: Site) -> tuple[Pool, ...]:

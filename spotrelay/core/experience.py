@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from spotrelay.core.outlook import Outlook
 from spotrelay.core.placement import FailureScope, Pool, Refusal, closed
 
 HOUR = timedelta(hours=1)
@@ -53,6 +54,7 @@ class Experience:
     """Everything learnt, one record for each pool that was ever asked."""
 
     records: tuple[PoolRecord, ...] = ()
+    outlooks: tuple[Outlook, ...] = ()  # what EC2 itself says of zones
 
     def record_of(self, pool: Pool) -> PoolRecord | None:
         return next((r for r in self.records if r.pool == pool), None)
@@ -145,7 +147,7 @@ def _faded(record: PoolRecord, now: datetime, scale: float) -> tuple[float, floa
 
 def _with(experience: Experience, record: PoolRecord) -> Experience:
     others = tuple(r for r in experience.records if r.pool != record.pool)
-    return Experience((*others, record))
+    return replace(experience, records=(*others, record))
 
 
 # Judging

@@ -19,6 +19,7 @@ from spotrelay.core.lessons import Lesson
 from spotrelay.core.line import Turn
 from spotrelay.core.live import ExitReport, Heartbeat
 from spotrelay.core.notice import InstanceState
+from spotrelay.core.outlook import Outlook, Question, ZoneScore
 from spotrelay.core.placement import Pool, Refusal, Rung
 from spotrelay.core.run import Entry, Run
 
@@ -481,5 +482,21 @@ class ExperienceStore(Protocol):
 
         Raises:
             Contention: others learnt at the same moment; these lessons are lost, or some of them.
+        """
+        ...
+
+    def keep(self, outlook: Outlook) -> None:
+        """Keep what EC2 was asked or is to be asked, in place of what was kept in its slot."""
+        ...
+
+
+class PlacementScores(Protocol):
+    """EC2's own estimate of where Spot capacity is."""
+
+    def ask(self, question: Question) -> tuple[ZoneScore, ...]:
+        """The scores of the stack's zones, as far as EC2 tells them.
+
+        Raises:
+            InvalidInput: EC2 does not answer this question, now or ever.
         """
         ...

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from handlers import settings
 from spotrelay.localcloud.policy import evaluate
+from tests.infra.conftest import Synthesise
 from tests.infra.reading import ACCOUNT, REGION, Template, statements
 
 CONTROL = ("InterruptionsWorker", "RunsWorker", "SweepWorker")
@@ -37,6 +39,12 @@ def control(request: pytest.FixtureRequest, home: Template) -> Role:
 def instance(home: Template) -> Role:
     """The role of every machine."""
     return Role(home, "IdentityRole")
+
+
+def functions(template: Template) -> list[dict[str, Any]]:
+    """Every function that has an environment of ours."""
+    found = template.of("AWS::Lambda::Function").values()
+    return [function for function in found if "Variables" in function.get("Environment", {})]
 
 
 def ec2(kind: str, name: str, region: str = REGION) -> str:
@@ -332,7 +340,27 @@ def test_no_statement_allows_a_whole_service_or_everything(home: Template) -> No
         for statement in statements([policy["PolicyDocument"]]):
             assert not [action for action in statement["Action"] if "*" in action], statement
             if "*" in statement["Resource"]:
-                assert all(action.startswith("ec2:Describe") for action in statement["Action"]), statement
+                looks = ("ec2:Describe", "ec2:GetSpotPlacementScores")
+                assert all(action.startswith(looks) for action in statement["Action"]), statement
+
+
+@pytest.mark.parametrize("action", ["ec2:GetSpotPlacementScores", "ec2:DescribeAvailabilityZones"])
+def test_the_sweep_alone_asks_where_ec2_has_spot_capacity(home: Template, action: str) -> None:
+    assert [name for name in (*CONTROL, "IdentityRole") if Role(home, name).may(action, "*")] == ["SweepWorker"]
+
+
+def test_a_stack_that_is_not_to_ask_for_placement_scores_has_no_right_to(synthesise: Synthesise) -> None:
+    template = synthesise(placement_scores=False)["Spotrelay"]
+
+    assert not Role(template, "SweepWorker").may("ec2:GetSpotPlacementScores", "*")
+    told = {f["Environment"]["Variables"].get(settings.PLACEMENT_SCORES) for f in functions(template)}
+    assert told - {None} == {settings.OFF}
+
+
+def test_every_function_that_launches_knows_whether_scores_are_asked_for(home: Template) -> None:
+    told = {f["Environment"]["Variables"].get(settings.PLACEMENT_SCORES) for f in functions(home)}
+
+    assert told - {None} == {settings.ON}
 
 
 def test_no_role_has_a_policy_that_somebody_else_may_change(home: Template) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from spotrelay.core.errors import Contention
 from spotrelay.core.experience import Experience, worth
 from spotrelay.core.lessons import Event, Lesson
+from spotrelay.core.outlook import Outlook, Question, ZoneScore
 from spotrelay.core.placement import FailureScope, Pool, Refusal
 from spotrelay.core.ports import ExperienceStore
 from spotrelay.testing.contracts.race import RACERS, of_kind, race
@@ -49,6 +51,22 @@ class ExperienceContract:
         store.learn([lesson])
 
         assert worth(store.recall(), (HERE,), NOON) == once
+
+    def test_what_ec2_says_of_zones_is_kept_beside_the_lessons_the_newest_in_its_place(
+        self, store: ExperienceStore
+    ) -> None:
+        asked = Outlook(Question(("a", "b", "c"), 2), NOON)
+        told = replace(asked, asked_at=NOON, told_at=NOON, scores=(ZoneScore("eu-west-1", "eu-west-1a", 7),))
+        other = Outlook(Question(("a", "b", "d")), NOON, problem="not let in")
+
+        store.keep(asked)
+        store.learn([Lesson(Event.GIVEN, HERE, NOON, MACHINE)])
+        for each in (told, other):
+            store.keep(each)
+        store.learn([Lesson(Event.GIVEN, THERE, NOON, MACHINE)])
+
+        assert set(store.recall().outlooks) == {told, other}
+        assert {record.pool for record in store.recall().records} == {HERE, THERE}
 
     def test_the_lessons_of_a_crowd_add_up(self, store: ExperienceStore) -> None:
         """Who is refused because others were faster has learnt nothing, and nobody else's lesson is lost."""
