@@ -3,6 +3,7 @@
 Real text, no download: the modules that this interpreter ships, byte by byte.
 
     python examples/trainer_stdlib.py --steps 200 --out /tmp/trainer
+    torchrun --standalone --nproc-per-node=2 examples/trainer_stdlib.py --steps 200 --out /tmp/trainer
 
 Run by `spotrelay submit` it survives its machines; run as above it trains just the same.
 """
@@ -48,7 +49,8 @@ class Lines(TrainerCallback):
     """Prints a JSON line for each step."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        print(json.dumps({"step": state.global_step - 1}), flush=True)
+        if state.is_world_process_zero:
+            print(json.dumps({"step": state.global_step - 1}), flush=True)
 
 
 def digest(model: nn.Module) -> str:
@@ -88,6 +90,8 @@ def main() -> None:
     trainer = Trainer(model=model, args=arguments, train_dataset=Crops(), callbacks=[Lines()])
     trainer.train(resume_from_checkpoint=trainer_shim.resume(trainer))
 
+    if not trainer.is_world_process_zero():
+        return
     result = {"digest": digest(model), "steps": trainer.state.global_step}
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "digest.json").write_text(json.dumps(result) + "\n")

@@ -46,7 +46,7 @@ def attach(
         needs.demand()
     framework = _framework(model, optimizer, scheduler, scaler, extra, state)
     asked = None if check is None else Check(check)
-    return Run(framework, _entered(framework, Wishes(lazy, staging_bytes), asked, together=True), loader, extra)
+    return Run(framework, _entered(framework, Wishes(lazy, staging_bytes), asked), loader, extra)
 
 
 def resume(trainer: Any) -> str | bool:
@@ -57,9 +57,9 @@ def resume(trainer: Any) -> str | bool:
         _say_alone()
         return False
     needs.demand()
-    from trainer_shim.frameworks import huggingface
+    from trainer_shim.frameworks import huggingface, huggingface_check
 
-    huggingface.check(trainer)
+    huggingface_check.check(trainer)
     framework = huggingface.TrainerFramework(trainer)
     session = _entered(framework)
     assert session is not None
@@ -67,14 +67,12 @@ def resume(trainer: Any) -> str | bool:
     return huggingface.follow(trainer, session, framework)
 
 
-def _entered(
-    framework: Framework, wishes: Wishes = PLAIN, check: Check | None = None, together: bool = False
-) -> Session | None:
+def _entered(framework: Framework, wishes: Wishes = PLAIN, check: Check | None = None) -> Session | None:
     identity = read_identity(os.environ)
     if identity is None:
         _say_alone()
         return None
-    ranks, replicas = _ranks_of(framework) if together else (Alone(), None)
+    ranks, replicas = _ranks_of(framework)
     speak_as(ranks.rank)
     needs.compare(identity.stack_version)
     expect(ranks, identity.nodes)

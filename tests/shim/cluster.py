@@ -17,7 +17,7 @@ from typing import Any
 from spotrelay.aws.live_store import DynamoLiveStore
 from spotrelay.aws.object_store import S3ObjectStore
 from spotrelay.aws.run_store import DynamoRunStore
-from spotrelay.core.checkpoint import Checkpoint, Verdict, decode_manifest
+from spotrelay.core.checkpoint import Checkpoint, Manifest, Verdict, decode_manifest
 from spotrelay.core.spec import Cadence
 from tests.instance.cloud import BUCKET, BUS, TABLE, Cloud
 from tests.shim.world import SCALE, new_run
@@ -161,6 +161,11 @@ class Cluster:
     def checkpoints(self) -> tuple[Checkpoint, ...]:
         """Newest first."""
         return self.live.checkpoints(self.run_id)
+
+    def manifest(self, newest: int = 0) -> Manifest:
+        """Of the newest checkpoint, or of one so many before it."""
+        commit = self.checkpoints[newest].commit
+        return decode_manifest(self.objects.get(commit.manifest_key, commit.manifest_version))
 
     def _whole(self, checkpoint: Checkpoint) -> bool:
         commit = checkpoint.commit

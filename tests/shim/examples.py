@@ -13,12 +13,17 @@ STEPS = 12
 QUIET = {"HF_HUB_OFFLINE": "1", "WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
 
 
-def begin(script: str, out: Path, environment: dict[str, str], *path: Path) -> subprocess.Popen[str]:
-    """The script as a process of its own, with a group of its own and these folders first on its path."""
+def begin(script: str, out: Path, environment: dict[str, str], *path: Path, ranks: int = 0) -> subprocess.Popen[str]:
+    """The script as a process of its own, with a group of its own and these folders first on its path.
+
+    Args:
+        ranks: under torchrun, with so many of them; 0 without it.
+    """
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks else []
     clean = {name: value for name, value in os.environ.items() if not name.startswith("SPOTRELAY_")}
     folders = os.pathsep.join(map(str, [*path, ROOT]))
     return subprocess.Popen(
-        [sys.executable, str(ROOT / "examples" / script), "--steps", str(STEPS), "--out", str(out)],
+        [sys.executable, *launcher, str(ROOT / "examples" / script), "--steps", str(STEPS), "--out", str(out)],
         env={**clean, **QUIET, "PYTHONPATH": folders, **environment},
         stdout=subprocess.PIPE,
         text=True,

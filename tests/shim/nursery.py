@@ -10,6 +10,7 @@ The fault is put between the shim and its ports here, in the tests; the product 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import re
@@ -107,13 +108,16 @@ def _child(request: dict[str, Any]) -> None:
     wiring.connect = deadly
     shards.LIMIT = SHARD_BYTES
     if "RANK" in request["environment"]:
-        from tests.shim import team_script
-
-        team_script.main(request["arguments"])
+        importlib.import_module(_script(request)).main(request["arguments"])
         return
     from tests.shim import script
 
     script.main(request["arguments"])
+
+
+def _script(request: dict[str, Any]) -> str:
+    """The program of several ranks."""
+    return str(request["arguments"].get("script", "tests.shim.team_script"))
 
 
 def _forked(work: Callable[[], int | None]) -> NoReturn:
@@ -133,6 +137,7 @@ def _forked(work: Callable[[], int | None]) -> NoReturn:
 
 def _serve(request: dict[str, Any]) -> dict[str, Any]:
     errors = Path(request["errors"])
+    importlib.import_module(_script(request))  # once, for all children to come
     pid = os.fork()
     if pid == 0:
         descriptor = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -161,8 +166,7 @@ def main() -> None:
     import torch.distributed
     import torch.nn.parallel
 
-    import tests.shim.script
-    import tests.shim.team_script  # noqa: F401
+    import tests.shim.script  # noqa: F401
     import trainer_shim.frameworks.torch
     import trainer_shim.session  # noqa: F401
 

@@ -31,3 +31,22 @@ def test_killed_and_resumed_it_leaves_the_digest_of_an_uninterrupted_run(
     expected, outcome = (json.loads((tmp_path / name / "digest.json").read_text()) for name in ("alone", "second"))
     assert 0 < begun < STEPS
     assert outcome["digest"] == expected["digest"]
+
+
+@pytest.mark.long
+def test_the_trainer_under_torchrun_leaves_the_digest_of_an_uninterrupted_run(cluster: Cluster, tmp_path: Path) -> None:
+    script = "trainer_stdlib.py"
+    cluster.change(Cadence(every_steps=3))
+    alone = begin(script, tmp_path / "alone", {}, ranks=2)
+
+    first = begin(script, tmp_path / "first", cluster.environment(1), DYING, ranks=2)
+    first.communicate(timeout=200)
+    cluster.hand_over(2)
+    (begun,) = (c.commit.step for c in cluster.checkpoints)
+    ended(begin(script, tmp_path / "second", cluster.environment(2), ranks=2))
+    ended(alone)
+
+    expected, outcome = (json.loads((tmp_path / name / "digest.json").read_text()) for name in ("alone", "second"))
+    assert first.returncode != 0
+    assert 0 < begun < STEPS
+    assert outcome == expected

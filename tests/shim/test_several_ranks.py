@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from spotrelay.core.checkpoint import Health, Manifest, decode_manifest
+from spotrelay.core.checkpoint import Health
 from spotrelay.core.live import EXIT_DRAINED
 from spotrelay.core.spec import Cadence
 from tests.shim.cluster import Cluster, Ended, Nursery
@@ -37,11 +37,6 @@ def expected(children: Nursery) -> dict[int, Any]:
 def imds() -> Iterator[Imds]:
     with serving() as served:
         yield served
-
-
-def manifest(cluster: Cluster, newest: int = 0) -> Manifest:
-    commit = cluster.checkpoints[newest].commit
-    return decode_manifest(cluster.objects.get(commit.manifest_key, commit.manifest_version))
 
 
 def outcome(ended: Ended) -> Any:
@@ -90,7 +85,7 @@ def test_what_all_ranks_hold_alike_is_written_once_and_by_all_of_them(cluster: C
     alone.submit()
     alone.together(1, 1)
 
-    saved, single = manifest(cluster), manifest(alone)
+    saved, single = cluster.manifest(), alone.manifest()
     there = list(cluster.objects.list_versions(f"runs/{cluster.run_id}/shards/000001/000001/"))
 
     assert together.status == 0, together.said
@@ -156,7 +151,7 @@ def test_a_run_goes_on_with_another_number_of_ranks_and_sees_every_sample_of_the
 ) -> None:
     cluster.together(1, before, terminate=[1, 2])
     cluster.hand_over(2)
-    first = manifest(cluster)
+    first = cluster.manifest()
 
     ended = cluster.together(2, after, terminate=[0, 7])
     cluster.hand_over(3)
@@ -194,7 +189,7 @@ def test_bad_on_one_rank_is_bad_on_all(cluster: Cluster) -> None:
     assert ended.status == 0, ended.said
     newest = cluster.checkpoints[0].commit
     assert (newest.step, newest.health) == (4, Health.BAD)
-    assert manifest(cluster).why.startswith("rank 1: the loss of step 4 is nan")
+    assert cluster.manifest().why.startswith("rank 1: the loss of step 4 is nan")
 
 
 def test_a_rank_whose_script_fails_leaves_no_other_hanging(cluster: Cluster) -> None:
@@ -220,7 +215,7 @@ def test_damage_that_one_rank_meets_takes_all_to_the_checkpoint_before(
 ) -> None:
     cluster.together(1, 2, total=8)
     cluster.hand_over(2)
-    broken = [shard.key for shard in manifest(cluster).shards if shard.rank == 1][-1]  # rank 1's alone
+    broken = [shard.key for shard in cluster.manifest().shards if shard.rank == 1][-1]  # rank 1's alone
     fault = {"call": "stream", "about": broken, "moment": "refused"}
 
     ended = outcome(cluster.together(2, 2, {1: fault}))

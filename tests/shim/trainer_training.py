@@ -43,11 +43,16 @@ class Crops(Dataset[dict[str, torch.Tensor]]):
 
 
 class Stream(IterableDataset[dict[str, torch.Tensor]]):
-    """The same, read from the beginning."""
+    """The same, read from a beginning that each epoch has for itself."""
+
+    epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
 
     def __iter__(self) -> Any:
         crops = Crops()
-        return (crops[index] for index in range(SAMPLES))
+        return (crops[(index + 7 * self.epoch) % SAMPLES] for index in range(SAMPLES))
 
 
 class Told(transformers.TrainerCallback):

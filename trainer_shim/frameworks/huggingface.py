@@ -20,13 +20,13 @@ import transformers
 
 from spotrelay.core.errors import InvalidInput
 from trainer_shim.frameworks.extra import Extra
+from trainer_shim.frameworks.huggingface_check import USED
 from trainer_shim.frameworks.huggingface_data import FollowedLoader
 from trainer_shim.frameworks.torch import TorchFramework
+from trainer_shim.frameworks.torch_replicas import wraps
 from trainer_shim.session import Session
-from trainer_shim.voice import say
 
 STATE_FILE = "trainer_state.json"
-USED = ("get_train_dataloader", "_load_from_checkpoint", "_load_rng_state")  # of the Trainer, and replaced here
 
 
 class TrainerFramework(TorchFramework):
@@ -49,8 +49,8 @@ class TrainerFramework(TorchFramework):
         """Take what the Trainer has made for its loop."""
         optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)  # accelerate wraps it
         parts = {"optimizer": optimizer, "scheduler": trainer.lr_scheduler, "scaler": trainer.accelerator.scaler}
-        self.models = {"model": trainer.model}
-        self.others = {name: each for name, each in parts.items() if each is not None}
+        wrapped = trainer.model_wrapped if wraps(trainer.model_wrapped) else trainer.model
+        self.hold({"model": wrapped}, {name: each for name, each in parts.items() if each is not None})
         self.ready = True
 
 
@@ -109,7 +109,7 @@ class SpotrelayCallback(transformers.TrainerCallback):  # type: ignore[misc]  # 
         trainer._load_from_checkpoint = lambda *given, **named: None
         trainer._load_rng_state = lambda checkpoint: None
         self._folder = Path(tempfile.mkdtemp(prefix="spotrelay-"))
-        (self._folder / STATE_FILE).write_text(_state_file(self._state))
+        (self._folder / STATE_FILE).write_text(_state_file(self._state, trainer))
         return str(self._folder)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -183,29 +183,6 @@ def follow(trainer: Any, session: Session, framework: TrainerFramework) -> str |
     return SpotrelayCallback(trainer, session, framework).follow() or False
 
 
-def check(trainer: Any) -> None:
-    """See that this Trainer can be followed.
-
-    Raises:
-        InvalidInput: it is none, or is set up in a way that cannot be resumed exactly; says how.
-    """
-    if not isinstance(trainer, transformers.Trainer):
-        raise InvalidInput(f"resume({type(trainer).__qualname__}): give a transformers.Trainer")
-    gone = [name for name in USED if not hasattr(trainer, name)]
-    if gone or not hasattr(importlib.import_module("transformers.trainer"), "skip_first_batches"):
-        raise InvalidInput(
-            f"transformers {transformers.__version__} has changed in a way that the shim does not know "
-            f"({', '.join(gone) or 'skip_first_batches'}): use 5.x up to the version in constraints.txt"
-        )
-    if trainer.args.world_size > 1 or trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
-        raise InvalidInput("a Trainer with several processes, DeepSpeed or FSDP cannot be resumed yet: use one process")
-    if trainer.args.auto_find_batch_size:
-        raise InvalidInput("auto_find_batch_size makes a run that no resume can repeat: set the batch size that fits")
-    if trainer.args.ignore_data_skip:
-        say("ignore_data_skip is switched off: the run goes on at the very batch")
-        trainer.args.ignore_data_skip = False
-
-
 def _exported(trainer: Any) -> dict[str, Any]:
     state = dataclasses.asdict(trainer.state)
     callbacks: dict[str, Any] = {}
@@ -215,12 +192,17 @@ def _exported(trainer: Any) -> dict[str, Any]:
     return {**state, "stateful_callbacks": callbacks}
 
 
-def _state_file(state: dict[str, Any]) -> str:
+def _state_file(state: dict[str, Any], trainer: Any) -> str:
     extra = state["extra"]
     if not isinstance(extra, dict) or "trainer" not in extra:
         raise InvalidInput("the run's checkpoint was not written by a Trainer: submit this script as a new run")
     known = {field.name for field in dataclasses.fields(transformers.TrainerState)}
-    return json.dumps({name: value for name, value in json.loads(extra["trainer"]).items() if name in known})
+    kept = {name: value for name, value in json.loads(extra["trainer"]).items() if name in known}
+    here = {  # a rank that the checkpoint does not know has rank 0's
+        "is_local_process_zero": trainer.is_local_process_zero(),
+        "is_world_process_zero": trainer.is_world_process_zero(),
+    }
+    return json.dumps({**kept, **here})
 
 
 def _let_followed_loaders_skip_by_themselves() -> None:

@@ -104,11 +104,14 @@ class OwnGenerators:
 
 def _owners(loader: Any) -> list[tuple[str, Any]]:
     batch_sampler = getattr(loader, "batch_sampler", None)
+    inner = getattr(batch_sampler, "batch_sampler", None)  # accelerate's shards stand around one
     owners = [
         ("loader", loader),
         ("sampler", getattr(loader, "sampler", None)),
         ("batch_sampler", batch_sampler),
         ("batch_sampler.sampler", getattr(batch_sampler, "sampler", None)),
+        ("batch_sampler.batch_sampler", inner),
+        ("batch_sampler.batch_sampler.sampler", getattr(inner, "sampler", None)),
         ("dataset", getattr(loader, "dataset", None)),
     ]
     return [(path, owner) for path, owner in owners if owner is not None]

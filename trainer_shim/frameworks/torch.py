@@ -45,20 +45,22 @@ class TorchFramework:
     rolls_back = True
 
     def __init__(self, model: Any, optimizer: Any, scheduler: Any, scaler: Any, extra: Any) -> None:
-        self.others = {
-            **_named("optimizer", optimizer),
-            **_named("scheduler", scheduler),
-            **_named("scaler", scaler),
-        }
-        self.replicas = Replicas(_named("model", model), self.others)
-        self.models = self.replicas.bare
-        self.sharded = self.replicas.sharded
+        self.replicas = Replicas()
+        others = {**_named("optimizer", optimizer), **_named("scheduler", scheduler), **_named("scaler", scaler)}
+        self.hold(_named("model", model), others)
         self.extra = Extra(extra)
         self._stager = torch_staging.Stager()
         self._guarded: set[int] = set()
         self._trained: frozenset[str] = frozenset()  # paths of parameters that an optimizer changes
         self._frozen: frozenset[str] = frozenset()  # paths of all other parameters
         self._states: tuple[str, ...] = ()  # beginnings of the paths of optimizers' arrays
+
+    def hold(self, models: Mapping[str, Any], others: Mapping[str, Any]) -> None:
+        """Take these as what the script attached, by name; see `Replicas.hold`."""
+        self.others = others
+        self.replicas.hold(models, others)
+        self.models = self.replicas.bare
+        self.sharded = self.replicas.sharded
 
     def renew(self, state: Any) -> None:
         """See `trainer_shim.framework.Framework.renew`."""

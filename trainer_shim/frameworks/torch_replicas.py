@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,16 +26,31 @@ WITNESSED = 4096  # elements of each
 class Replicas:
     """The models and optimizers that one script attached, as far as several ranks hold them together."""
 
-    def __init__(self, models: Mapping[str, Any], others: Mapping[str, Any]) -> None:
+    def __init__(self) -> None:
+        self.hold({}, {})
+
+    def hold(self, models: Mapping[str, Any], others: Mapping[str, Any]) -> None:
+        """Take these models and optimizers, in place of any before them.
+
+        Raises:
+            InvalidInput: one of them is sharded in a way that cannot be saved; names what can.
+        """
         self.bare = {name: _unwrapped(model) for name, model in models.items()}
         self._wrapped = {name: _wrapper(model) for name, model in models.items()}
         self.sharded = Sharded(self.bare, others)
         self._orders: dict[str, list[int]] = {}
         self._names: dict[str, set[str]] = {}  # of parameters, by model
+        for name, model in models.items():
+            if _is_flat(model):
+                raise InvalidInput(
+                    f"{name} is under FullyShardedDataParallel (FSDP1), whose flat parameters no other number of ranks "
+                    "could take up: shard it by torch.distributed.fsdp.fully_shard (FSDP2)"
+                )
         for name, each in others.items():
             if isinstance(each, ZeroRedundancyOptimizer):
                 raise InvalidInput(
-                    f"{name} is a ZeroRedundancyOptimizer, whose parts differ by rank: not supported yet"
+                    f"{name} is a ZeroRedundancyOptimizer, whose parts no rank has whole: shard model and optimizer by "
+                    "torch.distributed.fsdp.fully_shard (FSDP2), or give every rank a plain optimizer"
                 )
 
     def place(self, name: str) -> Place:
@@ -111,6 +127,11 @@ class Replicas:
         return wrapper is not None and bool(wrapper.broadcast_buffers)
 
 
+def wraps(model: Any) -> bool:
+    """Whether it is a model in a DistributedDataParallel."""
+    return _wrapper(model) is not None
+
+
 def _wrapper(model: Any) -> DistributedDataParallel | None:
     inner = getattr(model, "_orig_mod", model)
     return inner if isinstance(inner, DistributedDataParallel) else None
@@ -119,6 +140,11 @@ def _wrapper(model: Any) -> DistributedDataParallel | None:
 def _unwrapped(model: Any) -> Any:
     wrapper = _wrapper(model)
     return model if wrapper is None else wrapper.module
+
+
+def _is_flat(model: Any) -> bool:
+    fsdp = sys.modules.get("torch.distributed.fsdp")  # whoever wraps a model in it has imported it
+    return fsdp is not None and any(isinstance(each, fsdp.FullyShardedDataParallel) for each in model.modules())
 
 
 def _piece(array: torch.Tensor) -> Any:
