@@ -78,7 +78,6 @@ def main(arguments: dict[str, Any]) -> None:
         "data_seed": 5,
         "warmup_steps": 5,
         "learning_rate": 1e-2,
-        "ddp_find_unused_parameters": False,
         **wishes,
     }
     settings = transformers.TrainingArguments(**given)

@@ -107,7 +107,9 @@ class Replicas:
         """
         for name, order in orders.items():
             wrapper = self._wrapped.get(name)
-            if wrapper is None or sorted(order) != list(range(len(wrapper._module_parameters))):
+            if wrapper is None or not _makes_buckets_anew(wrapper) or order == self._orders.get(name):
+                continue
+            if sorted(order) != list(range(len(wrapper._module_parameters))):
                 continue
             try:
                 _pass_zeros(wrapper, order)
@@ -150,6 +152,11 @@ def _is_flat(model: Any) -> bool:
 def _piece(array: torch.Tensor) -> Any:
     piece = array.detach().reshape(-1)[:WITNESSED].cpu().resolve_conj().resolve_neg().contiguous()
     return piece.view(torch.uint8).numpy()
+
+
+def _makes_buckets_anew(wrapper: DistributedDataParallel) -> bool:
+    """Whether its later gradients are added up in other buckets than its first."""
+    return bool(wrapper.static_graph or not wrapper.find_unused_parameters)
 
 
 def _order(wrapper: DistributedDataParallel) -> list[int]:
