@@ -10,6 +10,7 @@ import random
 from collections.abc import Mapping
 
 from handlers.collect import collect
+from handlers.comparing import looked_for
 from handlers.control import ControlPlane
 from handlers.judging import judged, judged_all
 from handlers.paying import give_back, pay_for_launch, pay_for_machine
@@ -17,6 +18,7 @@ from handlers.settings import LAUNCHES_POSTPONED, TERMINATE_FAILED
 from spotrelay.core.decisions import (
     AskStacks,
     Collect,
+    Compare,
     Decision,
     Drain,
     Fence,
@@ -50,7 +52,9 @@ from spotrelay.core.run import Intent, Run
 
 Prices = Mapping[Pool, float]  # dollars an hour
 
-TOUCH_THE_WORLD = (Fence, Verify, Recheck, Pay, Send, Resolve, Observe, Terminate, Drain, AskStacks, Collect)
+TOUCH_THE_WORLD = (
+    Fence, Verify, Recheck, Compare, Pay, Send, Resolve, Observe, Terminate, Drain, AskStacks, Collect,
+)  # fmt: skip
 CHANGE_WHAT_IS_READ_BESIDE = (Fence, Verify, Recheck, Collect)  # the lease and the verdicts are not part of the row
 
 
@@ -67,10 +71,11 @@ def act(decision: Decision, run: Run, plane: ControlPlane, prices: Prices) -> tu
         case Fence(floor=floor):
             plane.store.fence(run.run_id, floor)
             return ()
-        case Verify(checkpoints=checkpoints):
-            return tuple(judged(checkpoints, run, plane))
-        case Recheck(checkpoints=checkpoints):
-            return tuple(judged_all(checkpoints, run, plane))
+        case Verify() | Recheck():
+            look = judged if isinstance(decision, Verify) else judged_all
+            return tuple(look(decision.checkpoints, run, plane))
+        case Compare():
+            return tuple(looked_for(decision, plane))
         case Send(intent=intent):
             return _send(intent, run, plane, prices)
         case Pay(generation=generation):

@@ -23,7 +23,7 @@ from spotrelay.core.checkpoint import Checkpoint, CheckpointId
 from spotrelay.core.errors import Damaged, Missing, SpotrelayError, Unavailable
 from spotrelay.core.facts import Collected, CollectionPostponed, Fact
 from spotrelay.core.lease import settled
-from spotrelay.core.ports import EVERY, StoredObject
+from spotrelay.core.ports import EVERY, ObjectStore, StoredObject
 from spotrelay.core.retention import Upkeep, advanced, superfluous
 from spotrelay.core.run import Run
 
@@ -62,21 +62,44 @@ class _Look:
         self._lease_says = settled(run.lease)  # read before the commits
         self._upkeep = advanced(run.upkeep, self._lease_says, self._now, self._grace)
         self._settled = CheckpointId.of(self._upkeep.settled)
+        self._shards: dict[CheckpointId, tuple[tuple[str, str], ...]] = {}  # key and version, of those read so far
 
     def once(self) -> Collected:
         """Everything that is due, as far as one look goes."""
         checkpoints = self._plane.store.checkpoints(self._run.run_id, EVERY)
         retired = tuple(self._retire(checkpoints))
         spent = [c for c in checkpoints if self._is_spent(c)]
-        garbage = self._unnamed([c for c in checkpoints if c not in spent])
-        now_deleted = garbage[:MOST_DELETED]
-        for stored in now_deleted:
-            self._plane.objects.delete(stored.key, stored.version_id)
-        rest = len(garbage) - len(now_deleted)
+        named_by = [c for c in checkpoints if c not in spent]
+        deleted, rest = self._delete(self._plane.objects, named_by)
+        copies = [self._left_in(region, named_by) for region in self._plane.replicas]
+        rest += sum(each or 0 for each in copies)
         forgotten = () if rest else tuple(self._forget(spent))
-        self._plane.telemetry.count(COLLECTED, len(now_deleted))
-        left = len(retired) + sum(c.retired for c in checkpoints) - len(forgotten)
-        return Collected(self._planned(rest, left), retired, forgotten, len(now_deleted))
+        self._plane.telemetry.count(COLLECTED, deleted)
+        left = len(retired) + sum(c.retired for c in checkpoints) - len(forgotten) + copies.count(None)
+        return Collected(self._planned(rest, left), retired, forgotten, deleted)
+
+    def _left_in(self, region: str, named_by: list[Checkpoint]) -> int | None:
+        """Objects of a replica that are left to the next look, as at home; None when it gave no answer.
+
+        S3 does not replicate the deletion of a version, so each copy is looked through by itself. One that
+        gives no answer holds up nothing at home; it is looked through again, also when the run is over.
+        """
+        try:
+            return self._delete(self._plane.replicas[region], named_by)[1]
+        except SpotrelayError as error:
+            if self._judged:
+                raise  # it was home that had to be judged first
+            self._plane.telemetry.count(COLLECTIONS_POSTPONED)
+            about = {"run_id": self._run.run_id, "region": region, "cause": str(error)}
+            self._plane.telemetry.warning("a replica is collected later", **about)
+            return None
+
+    def _delete(self, bucket: ObjectStore, named_by: list[Checkpoint]) -> tuple[int, int]:
+        """How many objects were deleted from a bucket, and how many are left to the next look."""
+        garbage = self._unnamed(bucket, named_by)
+        for stored in garbage[:MOST_DELETED]:
+            bucket.delete(stored.key, stored.version_id)
+        return min(len(garbage), MOST_DELETED), max(len(garbage) - MOST_DELETED, 0)
 
     def _retire(self, checkpoints: tuple[Checkpoint, ...]) -> Iterator[str]:
         attempts = [a for a in self._run.attempts if not a.over or a.live]
@@ -91,9 +114,9 @@ class _Look:
         at = checkpoint.retired_at
         return at is not None and self._now - at >= self._grace and checkpoint.id <= self._settled
 
-    def _unnamed(self, named_by: Iterable[Checkpoint]) -> list[StoredObject]:
+    def _unnamed(self, bucket: ObjectStore, named_by: Iterable[Checkpoint]) -> list[StoredObject]:
         """Every object of a settled save that none of these checkpoints needs; shards first, manifests last."""
-        found = self._listed()
+        found = self._listed(bucket)
         for checkpoint in sorted(named_by, key=lambda c: c.id, reverse=True):
             oldest = min((_place(key) for key, _ in found), default=checkpoint.id)
             if oldest > checkpoint.id:
@@ -103,14 +126,20 @@ class _Look:
                 found.pop(named, None)
         return list(found.values())
 
-    def _listed(self) -> Objects:
+    def _listed(self, bucket: ObjectStore) -> Objects:
         if self._settled == CheckpointId.of(""):
             return {}
         prefixes = (f"runs/{self._run.run_id}/{kind}/" for kind in KINDS)
-        versions = (stored for prefix in prefixes for stored in self._plane.objects.list_versions(prefix))
+        versions = (stored for prefix in prefixes for stored in bucket.list_versions(prefix))
         return {(s.key, s.version_id): s for s in versions if PLACE.match(s.key) and _place(s.key) <= self._settled}
 
-    def _shards_of(self, checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
+    def _shards_of(self, checkpoint: Checkpoint) -> tuple[tuple[str, str], ...]:
+        """Key and version of each shard, read once for all copies of the bucket."""
+        if checkpoint.id not in self._shards:
+            self._shards[checkpoint.id] = tuple(self._read_shards(checkpoint))
+        return self._shards[checkpoint.id]
+
+    def _read_shards(self, checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
         try:
             manifest = manifest_of(checkpoint.commit, self._plane.objects)
         except (Missing, Damaged) as error:

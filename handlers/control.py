@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol
 
@@ -62,6 +62,7 @@ class ControlPlane:
     telemetry: Telemetry
     pause: Callable[[float], None]  # seconds; between tries after a throttle
     runs_queue: RunsQueue | None = None  # None: the sweep answers due runs itself, and finds every due time
+    replicas: Mapping[str, ObjectStore] = field(default_factory=dict)  # copies of `objects`, by region
     collects: bool = True  # False: what is to be deleted waits for a function that has the right and the time
     hosts: HostStore | None = None  # of one's own; None: this stack has none
     keeper: Keeper | None = None  # of what runs on them

@@ -7,9 +7,10 @@ never at import.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from spotrelay.aws.places import Places, parse_places
+from spotrelay.core.codec import from_json, strict_json
 from spotrelay.core.errors import InvalidInput
 from spotrelay.core.line import LAUNCHES_A_SECOND
 from spotrelay.core.scoring import Transfer
@@ -20,6 +21,7 @@ BUS = "SPOTRELAY_BUS"  # name of the home bus
 STACK = "SPOTRELAY_STACK"
 HOME_REGION = "SPOTRELAY_HOME_REGION"
 PLACES = "SPOTRELAY_PLACES"  # JSON: region to launch template, version and subnets by zone
+REPLICAS = "SPOTRELAY_REPLICAS"  # JSON: region to the copy of the bucket there; unset: there is none
 SWITCH = "SPOTRELAY_SWITCH"  # name of the SSM parameter that stops every launch
 RUNS_QUEUE = "SPOTRELAY_RUNS_QUEUE"  # URL; where the sweep puts runs that are due
 LAUNCH_RATE = "SPOTRELAY_LAUNCH_RATE"  # launches a second that EC2 takes in one region once it throttles
@@ -85,6 +87,7 @@ class Settings:
     transfer_price: float = Transfer.dollars_per_gib
     day_dollars: float | None = None
     placement_scores: bool = False
+    replicas: Mapping[str, str] = field(default_factory=dict)  # region to bucket
     hosts_function: str = ""  # empty: this function reaches no host
 
 
@@ -112,6 +115,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         launch_rate=_factor(LAUNCH_RATE, environment.get(LAUNCH_RATE) or str(LAUNCHES_A_SECOND)),
         day_dollars=_dollars(DAY_DOLLARS, environment.get(DAY_DOLLARS, "")),
         placement_scores=environment.get(PLACEMENT_SCORES) == ON,
+        replicas=_replicas(environment.get(REPLICAS) or "{}"),
         hosts_function=environment.get(HOSTS_FUNCTION, ""),
     )
 
@@ -121,6 +125,13 @@ def _places(text: str, home_region: str) -> Places:
     if not regions:
         raise InvalidInput(f"{PLACES} names no region: a run could be launched nowhere")
     return Places({region: regions[region] for region in sorted(regions, key=lambda r: (r != home_region, r))})
+
+
+def _replicas(text: str) -> dict[str, str]:
+    try:
+        return from_json(dict[str, str], strict_json(text), REPLICAS)
+    except ValueError as error:
+        raise InvalidInput(f"{REPLICAS} cannot be read: {error}. Deploy the stack again") from error
 
 
 def _factor(name: str, text: str) -> float:

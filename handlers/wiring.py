@@ -16,7 +16,7 @@ from handlers.control import ControlPlane
 from handlers.settings import METRICS_NAMESPACE, Settings, read_settings
 from handlers.telemetry import PowertoolsTelemetry
 from spotrelay.aws.budget_cells import DynamoCells
-from spotrelay.aws.clients import Clients
+from spotrelay.aws.clients import Clients, nearby
 from spotrelay.aws.clock import SystemClock
 from spotrelay.aws.experience_store import DynamoExperience
 from spotrelay.aws.host_calls import CalledHosts
@@ -32,6 +32,7 @@ from spotrelay.aws.switch import SsmSwitch
 from spotrelay.core.budget import BLOCK, Books, Budget
 from spotrelay.core.clockwork import Timings
 from spotrelay.core.line import Pace
+from spotrelay.core.ports import ObjectStore
 from spotrelay.core.providers import Providers
 from spotrelay.core.scoring import Transfer
 from spotrelay.core.site import Site
@@ -84,6 +85,7 @@ def control_plane(settings: Settings, telemetry: PowertoolsTelemetry) -> Control
     return ControlPlane(
         store=DynamoRunStore(dynamodb, settings.table),
         objects=S3ObjectStore(Later(lambda: clients.client("s3")), settings.bucket),
+        replicas={region: _replica(region, bucket) for region, bucket in settings.replicas.items()},
         machines=Providers(ec2, called) if settings.hosts_function else ec2,
         publisher=BusPublisher(Later(lambda: clients.client("events")), settings.bus),
         switch=SsmSwitch(Later(lambda: clients.client("ssm")), settings.switch),
@@ -92,6 +94,7 @@ def control_plane(settings: Settings, telemetry: PowertoolsTelemetry) -> Control
             settings.places.zones,
             Timings().scaled(settings.time_scale),
             home=settings.home_region,
+            replicas=tuple(settings.replicas.items()),
             transfer=Transfer(settings.transfer_price),
             budget=_budget(settings),
         ),
@@ -107,6 +110,12 @@ def control_plane(settings: Settings, telemetry: PowertoolsTelemetry) -> Control
         line=DynamoLine(dynamodb, settings.table, Pace(settings.launch_rate)),
         books=Books(DynamoCells(dynamodb, settings.table)),
     )
+
+
+def _replica(region: str, bucket: str) -> ObjectStore:
+    """A copy of the bucket, whose client is made when it is first looked at: few events need it."""
+    later: Any = Later(cache(lambda: S3ObjectStore(nearby(region).client("s3"), bucket)))
+    return later  # type: ignore[no-any-return]  # it has everything that the store has
 
 
 def _budget(settings: Settings) -> Budget | None:

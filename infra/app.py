@@ -70,7 +70,7 @@ def build_app(
         slow = f"no Python {config.lambda_python} was found here: the functions go without byte code and start slower"
         Annotations.of(home).add_info_v2("spotrelay:no-byte-code", slow)
     for name, region in config.regions.items():
-        RegionStack(
+        further = RegionStack(
             app,
             f"{config.stack}-{name}",
             config,
@@ -81,6 +81,8 @@ def build_app(
             termination_protection=config.protected,
             description=f"Spotrelay in {name}: forwards events home and can run machines",
         )
+        if region.replica:
+            home.add_dependency(further, "S3 refuses to replicate into a bucket that is not there")
     Tags.of(app).add("spotrelay:stack", config.stack)
     for key, value in config.tags.items():
         Tags.of(app).add(key, value)

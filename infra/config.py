@@ -86,6 +86,7 @@ class FurtherRegion(_Image):
     zones: Annotated[int, Field(ge=1, le=6)] = 3
     vpc: Network | None = None
     place: Place | None = None  # empty: nothing is launched there yet
+    replica: bool = False  # whether checkpoints are copied there
 
 
 class Secrets(_Part):
@@ -150,6 +151,9 @@ class Config(_Image):
         early = [name for name, region in self.regions.items() if region.place is not None and self.home is None]
         if early:
             raise ValueError(f"regions.{early[0]}.place: name the home stack's table and bucket under home first")
+        homeless = [name for name, region in self.regions.items() if region.replica and self.home is None]
+        if homeless:
+            raise ValueError(f"regions.{homeless[0]}.replica: name the home stack's table and bucket under home first")
         own = [key for key in self.tags if key.lower().startswith(("spotrelay:", "aws:"))]
         if own:
             raise ValueError(f"tags: {', '.join(own)}: names that begin with spotrelay: or aws: are taken")

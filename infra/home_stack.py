@@ -20,6 +20,7 @@ from infra.constructs.identity import InstanceIdentity
 from infra.constructs.launching import LaunchRights, Pad
 from infra.constructs.launchpad import Facts, Launchpad
 from infra.constructs.pipeline import Pipeline
+from infra.constructs.replicas import Replication, replicas
 from infra.constructs.store import Store
 from infra.constructs.sweep import Sweep
 from infra.constructs.switch import KillSwitch
@@ -45,6 +46,7 @@ class HomeStack(Stack):
         self.alarms = Alarms(self, "Alarms", config)
         self.store = Store(self, "Store", config)
         self.vault = Vault(self, "Vault", config)
+        self.replication = Replication(self, "Replication", config, self.vault) if replicas(config) else None
         self.switch = KillSwitch(self, "KillSwitch", config)
         self.home = HomeBus(self, "Home", config)
         self.identity = InstanceIdentity(self, "Identity", config)
@@ -85,6 +87,8 @@ class HomeStack(Stack):
 
     def _admit_instances(self) -> None:
         self._admit(self.identity.role)
+        if self.replication is not None:
+            self.replication.grant_machines(self.identity.role)
 
     def _admit(self, role: aws_iam.Role) -> None:
         """What an attempt needs, on whichever machine."""
@@ -136,6 +140,8 @@ class HomeStack(Stack):
             self._empower(worker.role)
         for worker in (self.runs.worker, self.sweep.worker):  # not the one that answers notices: it has no time
             self.vault.grant_collection(worker.role)
+            if self.replication is not None:
+                self.replication.grant_collection(worker.role)
             self.store.grant_collection(worker.role)
         self._let_launch([worker.role for worker in workers])
         if self._config.placement_scores:
@@ -164,12 +170,20 @@ class HomeStack(Stack):
             settings.TRANSFER_PRICE: str(self._config.transfer_price),
             settings.DAY_DOLLARS: self._config.day_dollars,
             settings.PLACEMENT_SCORES: settings.ON if self._config.placement_scores else settings.OFF,
+            **self._copies(settings.REPLICAS),
         }
+
+    def _copies(self, name: str) -> dict[str, str]:
+        """Where the bucket's copies are, under this name; nothing where there are none."""
+        found = replicas(self._config)
+        return {name: json.dumps(found)} if found else {}
 
     def _empower(self, role: aws_iam.Role) -> None:
         """What `respond` needs, whichever function runs it."""
         self.store.grant_control_plane(role)
         self.vault.grant_control_plane(role)
+        if self.replication is not None:
+            self.replication.grant_control_plane(role)
         self.switch.grant_read(role)
         self.home.grant_publish(role, STATUS_SOURCE)
 
@@ -239,5 +253,6 @@ class HomeStack(Stack):
             "SweepFunction": self.sweep.worker.function.function_name,
             "HostsFunction": self.hosts.worker.function.function_name,
             "SweepSchedule": self.sweep.schedule.ref,
+            **self._copies("Replicas"),
         }.items():
             CfnOutput(self, name, value=value)

@@ -15,6 +15,7 @@ from infra.constructs.events import EC2_EVENTS, bus_name
 from infra.constructs.identity import profile_name
 from infra.constructs.launchpad import Facts, Launchpad
 from infra.constructs.pipeline import dead_letter_queue
+from infra.constructs.replicas import ReplicaBucket
 
 
 class RegionStack(Stack):
@@ -39,6 +40,8 @@ class RegionStack(Stack):
         self._forward(config, alarms)
         if config.home is not None:
             self._launchpad(config, region, agent, agent_key)
+        if region.replica:
+            ReplicaBucket(self, "Replica", config)
 
     def _forward(self, config: Config, alarms: Alarms) -> None:
         dead = dead_letter_queue(self, "Dead", alarms, "Events could not be forwarded to the home region.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -15,9 +16,11 @@ from spotrelay.core.checkpoint import (
     manifest_key,
     resume_candidate,
 )
+from spotrelay.core.comparing import replica_of
 from spotrelay.core.errors import LeaseHeld, Missing
 from spotrelay.core.lease import Lease
 from spotrelay.core.live import Phase
+from spotrelay.core.replica import Replica
 from spotrelay.core.run import Run
 from spotrelay.core.spec import NoCheckpoint
 from trainer_shim.environment import Identity
@@ -31,6 +34,14 @@ T = TypeVar("T")
 SLICE_S = 0.1  # between looks at whether the attempt must end
 MANY = 1000  # checkpoints looked through when none of the newest can be used
 LOOKS = 10  # at the store while one verification is expected, at least
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to resume from, and what the control plane knows of it in the machine's own region."""
+
+    checkpoint: Checkpoint
+    replica: Replica | None = None  # None: the region has none
 
 
 class NothingToResume(Exception):
@@ -119,7 +130,7 @@ def newest_number(gate: Gate, lease: Lease) -> int:
         number += 1
 
 
-def choose(gate: Gate, damaged: frozenset[CheckpointId]) -> Checkpoint | None:
+def choose(gate: Gate, damaged: frozenset[CheckpointId]) -> Choice | None:
     """What to resume from: the newest verified usable checkpoint; None to begin at step 0.
 
     Waits a bounded time while a newer one is about to be verified, or verdicts are being renewed.
@@ -139,7 +150,10 @@ def choose(gate: Gate, damaged: frozenset[CheckpointId]) -> Checkpoint | None:
         stale = candidate is not None and candidate.is_stale(run.recheck_after)
         settled = not awaiting_verification(found) and not stale
         if settled or time.monotonic() >= deadline:
-            return candidate or _beginning(run, found, damaged, gate.identity)
+            if candidate is None:
+                _see_that_it_may_begin(run, found, damaged, gate.identity)
+                return None
+            return Choice(candidate, replica_of(run, candidate, gate.identity.here))
         gate.pulse.set(phase=Phase.WAITING)
         gate.pause(min(bound_s / LOOKS, 1.0))
 
@@ -151,9 +165,9 @@ def _sound(gate: Gate, run: Run, damaged: frozenset[CheckpointId]) -> tuple[Chec
     return tuple(c for c in found if c.id not in damaged)
 
 
-def _beginning(
+def _see_that_it_may_begin(
     run: Run, found: tuple[Checkpoint, ...], damaged: frozenset[CheckpointId], identity: Identity
-) -> Checkpoint | None:
+) -> None:
     pending = [str(c.id) for c in found if c.usable]
     if pending or damaged:
         names = ", ".join(pending + [f"{each} (damaged)" for each in sorted(damaged)])
@@ -167,4 +181,3 @@ def _beginning(
             f"run {run.run_id}: every checkpoint is lost, and its spec says on_no_checkpoint: stop. "
             "Submit it again with restart to begin at step 0"
         )
-    return None

@@ -32,6 +32,7 @@ class Identity:
     nodes: int = 1  # machines of the attempt
     address: str = ""  # of this machine, for the others
     stack_version: str = ""  # of Spotrelay; empty: the agent did not say
+    here: str = ""  # region of this machine, in which there may be a copy of the bucket
 
     @property
     def timings(self) -> Timings:
@@ -78,6 +79,7 @@ def read_identity(environ: Mapping[str, str]) -> Identity | None:
         numbers[2],
         environ.get("SPOTRELAY_ADDRESS", ""),
         environ.get("SPOTRELAY_VERSION", ""),
+        environ.get("AWS_REGION", ""),
     )
 
 

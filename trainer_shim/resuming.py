@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from spotrelay.core.checkpoint import Checkpoint, CheckpointId, Commit
+from spotrelay.core.checkpoint import CheckpointId, Commit
 from spotrelay.core.errors import Damaged, InvalidInput
 from spotrelay.core.live import Phase
 from trainer_shim.checkpointer import versions
-from trainer_shim.entry import Gate, choose
+from trainer_shim.entry import Choice, Gate, choose
 from trainer_shim.framework import Framework
 from trainer_shim.herald import Herald
+from trainer_shim.nearness import Source
 from trainer_shim.restoring import Fits, Restored, fetch
 from trainer_shim.team import Team
 from trainer_shim.views import Wanted, everything
@@ -31,13 +32,16 @@ def resume(
         UnknownFormat: a newer version of Spotrelay wrote it.
     """
     damaged: set[CheckpointId] = set()
-    while (checkpoint := team.led(Checkpoint, lambda: choose(gate, frozenset(damaged)))) is not None:
+    while (choice := team.led(Choice, lambda: choose(gate, frozenset(damaged)))) is not None:
+        checkpoint, source = choice.checkpoint, Source(gate.ports, choice.replica)
         gate.pulse.set(at_once=True, phase=Phase.RESTORING)
         restored, damage = None, ""
         where: dict[str, str] = {}
         try:
             fits = _checked(framework, team) if framework.ready and team.size == 1 else None
-            restored = fetch(checkpoint, gate.ports, framework, gate.identity.cache, gate.call, fits, team.rank, wanted)
+            restored = fetch(
+                checkpoint, source.ports, framework, gate.identity.cache, gate.call, fits, team.rank, wanted
+            )
         except Damaged as error:
             damage = str(error)
             where = {"key": error.key, "version": error.version} if error.key else {}
@@ -51,7 +55,7 @@ def resume(
             continue
         if framework.ready:
             fit(restored, framework, team)
-        _tell(restored, gate, herald, team)
+        _tell(restored, source.told, gate, herald, team)
         return restored
     return None
 
@@ -89,7 +93,7 @@ def _checked(framework: Framework, team: Team) -> Fits:
     return check
 
 
-def _tell(restored: Restored, gate: Gate, herald: Herald, team: Team) -> None:
+def _tell(restored: Restored, via: str, gate: Gate, herald: Herald, team: Team) -> None:
     commit = restored.checkpoint.commit
     then = restored.manifest.world_size
     if then != team.size:
@@ -97,9 +101,11 @@ def _tell(restored: Restored, gate: Gate, herald: Herald, team: Team) -> None:
             f"checkpoint {commit.id} was saved by {then} ranks, {team.size} go on: complete and correct, and not in "
             "the same bits, since batches are dealt out anew"
         )
-    gate.pulse.set(at_once=True, step=commit.step, resumed_from=commit.step, resumed_checkpoint=str(commit.id))
+    gate.pulse.set(
+        at_once=True, step=commit.step, resumed_from=commit.step, resumed_checkpoint=str(commit.id), resumed_via=via
+    )
     herald.report("restored")
     say(
         f"run {commit.run_id}, attempt {gate.identity.generation}: goes on at step {commit.step}, "
-        f"from checkpoint {commit.id}"
+        f"from checkpoint {commit.id}{f', read from {via}' if via else ''}"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from spotrelay.core.ports import LiveStore, ObjectStore, Publisher
@@ -17,6 +18,7 @@ class Ports:
     objects: ObjectStore
     publisher: Publisher
     uploader: UploadProcess | None = None  # sends shards from the staging buffer; without it, `objects` does
+    nearby: Callable[[str], ObjectStore] | None = None  # a bucket in the machine's own region, by its name
 
 
 def connect(identity: Identity) -> Ports:
@@ -25,7 +27,7 @@ def connect(identity: Identity) -> Ports:
     Raises:
         Unavailable: there are no credentials yet.
     """
-    from spotrelay.aws.clients import Clients
+    from spotrelay.aws.clients import Clients, nearby
     from spotrelay.aws.live_store import DynamoLiveStore
     from spotrelay.aws.object_store import S3ObjectStore
     from spotrelay.aws.publisher import BusPublisher
@@ -36,4 +38,5 @@ def connect(identity: Identity) -> Ports:
         S3ObjectStore(clients.client("s3"), identity.bucket),
         BusPublisher(clients.client("events"), identity.bus),
         UploadProcess(identity.region, identity.bucket),
+        lambda bucket: S3ObjectStore(nearby(identity.here).client("s3"), bucket),
     )

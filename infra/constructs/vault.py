@@ -18,7 +18,7 @@ class Vault(Construct):
 
     def __init__(self, scope: Construct, name: str, config: Config) -> None:
         super().__init__(scope, name)
-        logs = self._access_logs()
+        logs = access_logs(self)
         self.bucket = aws_s3.Bucket(
             self,
             "Bucket",
@@ -87,17 +87,19 @@ class Vault(Construct):
             role, "One prefix of one bucket: keys of runs and bundles cannot be listed in advance.", *resources
         )
 
-    def _access_logs(self) -> aws_s3.Bucket:
-        logs = aws_s3.Bucket(
-            self,
-            "AccessLogs",
-            encryption=aws_s3.BucketEncryption.S3_MANAGED,
-            block_public_access=aws_s3.BlockPublicAccess.BLOCK_ALL,
-            object_ownership=aws_s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
-            enforce_ssl=True,
-            minimum_tls_version=1.2,
-            removal_policy=RemovalPolicy.RETAIN,
-            lifecycle_rules=[aws_s3.LifecycleRule(id="old-logs", expiration=Duration.days(90))],
-        )
-        acknowledge(logs, "This bucket receives the access logs; logging it into itself would never end.", "S1")
-        return logs
+
+def access_logs(scope: Construct) -> aws_s3.Bucket:
+    """A bucket for the access logs of another one in the same region."""
+    logs = aws_s3.Bucket(
+        scope,
+        "AccessLogs",
+        encryption=aws_s3.BucketEncryption.S3_MANAGED,
+        block_public_access=aws_s3.BlockPublicAccess.BLOCK_ALL,
+        object_ownership=aws_s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
+        enforce_ssl=True,
+        minimum_tls_version=1.2,
+        removal_policy=RemovalPolicy.RETAIN,
+        lifecycle_rules=[aws_s3.LifecycleRule(id="old-logs", expiration=Duration.days(90))],
+    )
+    acknowledge(logs, "This bucket receives the access logs; logging it into itself would never end.", "S1")
+    return logs

@@ -13,6 +13,7 @@ from spotrelay.core.errors import Unavailable
 
 CONNECT_S = 3  # seconds to open a connection
 READ_S = 20  # seconds without a byte of the answer
+NEARBY_READ_S = 5  # the same, of what is asked only because it may be faster
 LAUNCH_READ_S = 20  # an instant fleet answers within seconds; a later answer is got by sending it again
 METADATA_S = 2  # seconds to wait for credentials from the metadata service
 ATTEMPTS = 3  # of one call, the first included
@@ -22,13 +23,17 @@ class Clients:
     """Makes and keeps clients. Thread-safe; opens nothing before the first client is asked for.
 
     Args:
+        read_s: seconds to wait for the next byte of an answer.
         attempts: of one call, the first included. With more than one, the SDK draws its pauses from Python's global
             random generator; a process whose generators belong to somebody else takes one, and tries again itself.
     """
 
-    def __init__(self, region: str, session: boto3.Session | None = None, attempts: int = ATTEMPTS) -> None:
+    def __init__(
+        self, region: str, session: boto3.Session | None = None, attempts: int = ATTEMPTS, read_s: int = READ_S
+    ) -> None:
         self.region = region
         self._attempts = attempts
+        self._read_s = read_s
         self._session = session
         self._lock = threading.Lock()
         self._made: dict[tuple[str, str, bool], Any] = {}
@@ -57,9 +62,8 @@ class Clients:
         with self._lock:  # making clients is not thread-safe in botocore; using them is
             if key not in self._made:
                 make: Any = self._signed_in().client  # untyped: the service is a variable here
-                self._made[key] = make(
-                    service, region_name=region, config=_config(1 if launching else self._attempts, launching)
-                )
+                how = _config(1, LAUNCH_READ_S) if launching else _config(self._attempts, self._read_s)
+                self._made[key] = make(service, region_name=region, config=how)
             return self._made[key]
 
     def _signed_in(self) -> boto3.Session:
@@ -73,10 +77,10 @@ class Clients:
         return session
 
 
-def _config(attempts: int, launching: bool) -> Config:
+def _config(attempts: int, read_s: int) -> Config:
     return Config(
         connect_timeout=CONNECT_S,
-        read_timeout=LAUNCH_READ_S if launching else READ_S,
+        read_timeout=read_s,
         retries={"mode": "standard", "total_max_attempts": attempts},
         max_pool_connections=32,
         user_agent_extra="spotrelay",
@@ -90,3 +94,8 @@ def _session(region: str) -> boto3.Session:
     core.set_config_variable("metadata_service_timeout", METADATA_S)
     core.set_config_variable("metadata_service_num_attempts", 1)
     return boto3.Session(botocore_session=core, region_name=region)
+
+
+def nearby(region: str) -> Clients:
+    """Clients for what may be asked elsewhere just as well: one try, and little patience."""
+    return Clients(region, attempts=1, read_s=NEARBY_READ_S)

@@ -6,7 +6,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from spotrelay.core.decisions import Conclude, Decision, Reserve, Rest, Send, Terminate, Wait
+from spotrelay.core.comparing import looking
+from spotrelay.core.decisions import Compare, Conclude, Decision, Reserve, Rest, Send, Terminate, Wait
 from spotrelay.core.record import conclude
 from spotrelay.core.run import Attempt, Intent, Run, note, settle
 from spotrelay.core.site import Site
@@ -32,6 +33,8 @@ def claim(run: Run, decision: Decision, now: datetime, site: Site, request: dict
             )
         case Conclude(outcome=outcome, why=why):
             after = conclude(run, outcome, why, now)
+        case Compare():
+            after = looking(run, decision, now)
         case Terminate(why=why):
             after = note(run, "terminate", f"ending {', '.join(decision.instance_ids)}: {why}", now)
         case _:

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 from spotrelay.core.breaker import is_kept, kept_until, protected
 from spotrelay.core.checkpoint import Checkpoint, awaiting_verification, last_condemned_at, resume_candidate
+from spotrelay.core.comparing import compare, next_looks
 from spotrelay.core.decisions import (
     AskStacks,
     Collect,
@@ -74,6 +75,7 @@ def decide(run: Run, now: datetime, site: Site) -> Decision:
         _verify,
         _need_machine,
         pay,
+        compare,
         _recheck,
         _observe,
         _collect,
@@ -437,6 +439,7 @@ def _moments(run: Run, now: datetime, site: Site) -> Iterator[datetime]:
         elif attempt.over or any(m.terminate_asked_at is not None for m in attempt.machines):
             yield now + timings.settle / 2
         yield from parting_moments(run, attempt, site)
+    yield from next_looks(run, site)
     again = reunion(run, now, site)
     if again is not None:
         yield again.until

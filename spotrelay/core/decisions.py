@@ -35,6 +35,15 @@ class Recheck:
 
 
 @dataclass(frozen=True)
+class Compare:
+    """Look whether these replicas of the bucket have the whole of a checkpoint."""
+
+    checkpoint: Checkpoint
+    replicas: tuple[tuple[str, str], ...]  # region and bucket
+    why: str
+
+
+@dataclass(frozen=True)
 class Collect:
     """Retire what need not be kept, and delete what nothing names any more."""
 
@@ -143,6 +152,7 @@ Decision = (
     Fence
     | Verify
     | Recheck
+    | Compare
     | Reserve
     | Pay
     | Send

@@ -118,6 +118,16 @@ class VerificationPostponed:
 
 
 @dataclass(frozen=True)
+class Compared:
+    """A checkpoint was looked for in a replica of the bucket."""
+
+    region: str
+    checkpoint: str  # id
+    complete: bool
+    problem: str = ""  # what was not there, or why nobody knows
+
+
+@dataclass(frozen=True)
 class Collected:
     """The bucket was looked through for what no checkpoint names any more."""
 
@@ -193,6 +203,7 @@ Fact = (
     | TerminateAsked
     | Verified
     | VerificationPostponed
+    | Compared
     | Collected
     | CollectionPostponed
     | CancelRequested

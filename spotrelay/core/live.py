@@ -32,6 +32,7 @@ class Heartbeat:
     loss: float | None = None
     resumed_from: int | None = None  # step of the checkpoint it restored; None before, or from zero
     resumed_checkpoint: str = ""  # that checkpoint's id, "generation.save"
+    resumed_via: str = ""  # where it was read, and why there; empty: at home, and there is no other place
     first_step: bool = False  # whether a new step has been finished by this attempt
     trouble: str = ""  # what does not work at present: a bucket that refuses, say
     signs: int = 0  # of progress: grows with every step, and with what else shows that the program gets on; 0: unknown

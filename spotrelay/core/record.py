@@ -9,10 +9,12 @@ from functools import singledispatch
 from spotrelay.core.breaker import died_young, last_line, protected
 from spotrelay.core.checkpoint import CheckpointId
 from spotrelay.core.clockwork import spread
+from spotrelay.core.comparing import compared
 from spotrelay.core.facts import (
     CancelRequested,
     Collected,
     CollectionPostponed,
+    Compared,
     DrainAsked,
     Fact,
     LaunchAbandoned,
@@ -132,6 +134,7 @@ def _absorb_heartbeat(run: Run, beat: Heartbeat, now: datetime) -> Run:
         run = note(run, "alive", f"attempt {new.generation} sent its first heartbeat", now, new.generation)
     if old.resumed_checkpoint != new.resumed_checkpoint:
         text = f"attempt {new.generation} resumed from checkpoint {new.resumed_checkpoint} at step {new.resumed_from}"
+        text += f", read from {beat.resumed_via}" if beat.resumed_via else ""
         run = note(run, "resumed", text, now, new.generation, step=new.resumed_from, checkpoint=new.resumed_checkpoint)
     if old.first_step_at is None and new.first_step_at is not None:
         run = note(run, "first-step", f"attempt {new.generation} finished its first new step", now, new.generation)
@@ -447,6 +450,11 @@ def _(fact: VerificationPostponed, run: Run, now: datetime, site: Site) -> Run:
     first = run.verify_at is None
     run = replace(run, verify_at=now + site.timings.settle)
     return note(run, "unverified", f"no verdict yet: {fact.why}", now) if first else run
+
+
+@_apply.register
+def _(fact: Compared, run: Run, now: datetime, site: Site) -> Run:
+    return compared(run, fact, now)
 
 
 @_apply.register

@@ -12,6 +12,7 @@ from spotrelay.core.errors import IllegalTransition
 from spotrelay.core.lease import Lease
 from spotrelay.core.live import ExitReport, Heartbeat
 from spotrelay.core.placement import Pool, Refusal
+from spotrelay.core.replica import Replica
 from spotrelay.core.retention import Upkeep
 from spotrelay.core.spec import Spec
 
@@ -295,6 +296,7 @@ class Run:
     ended_at: datetime | None = None
     due_at: datetime | None = None
     upkeep: Upkeep = field(default_factory=Upkeep)
+    replicas: tuple[Replica, ...] = ()  # what was last found in each, one for each region that has one
     paused_at: datetime | None = None  # a person wants it to rest, since then
     pause_why: str = ""
     paused_for: timedelta = timedelta(0)  # in pauses that are over, and between an end and a retry

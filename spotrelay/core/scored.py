@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from spotrelay.core.comparing import regions_with
 from spotrelay.core.placement import Pool, Score
 from spotrelay.core.run import Run
 from spotrelay.core.scoring import journey_of, scores, start_of
@@ -17,5 +18,5 @@ def scored(run: Run, pools: tuple[Pool, ...], lasting: Mapping[Pool, float] | No
     told = learnt | (site.prices or {})
     prices = {pool: price for pool in pools if (price := price_of(pool, run.spec.limits, told)) is not None}
     ordered = not run.spec.instance_requirements.stated
-    journey = journey_of(run, site.home, site.transfer)
+    journey = journey_of(run, site.home, site.transfer, regions_with(run, site))
     return scores(pools, prices, lasting or {}, start_of(run), journey, ordered)

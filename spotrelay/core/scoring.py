@@ -52,10 +52,14 @@ class Journey:
         return bool(self.regions) and region not in self.regions
 
 
-def journey_of(run: Run, home: str, transfer: Transfer) -> Journey:
-    """How far the checkpoint that would be resumed from has to go; nowhere when there is none."""
+def journey_of(run: Run, home: str, transfer: Transfer, replicas: frozenset[str] = frozenset()) -> Journey:
+    """How far the checkpoint that would be resumed from has to go; nowhere when there is none.
+
+    Args:
+        replicas: further regions in which all of it was seen.
+    """
     found = resume_candidate(run.checkpoints)
-    return Journey(found.commit.size / GIB if found else 0.0, frozenset({home} if home else ()), transfer)
+    return Journey(found.commit.size / GIB if found else 0.0, replicas | {home} if home else frozenset(), transfer)
 
 
 def start_of(run: Run, supposed: timedelta = SUPPOSED_START) -> timedelta:

@@ -21,6 +21,7 @@ class Site:
     prices: dict[Pool, float] | None = None  # dollars an hour; asked when the run or the account has a ceiling
     experience: Experience | None = None  # of the account, asked when a launch is due; None: nothing is known
     home: str = ""  # region of the bucket; empty: fetching a checkpoint costs nothing anywhere
+    replicas: tuple[tuple[str, str], ...] = ()  # region and bucket of each copy of it
     transfer: Transfer = field(default_factory=Transfer)  # of a checkpoint into another region
     budget: Budget | None = None  # of the account; None: it has no ceiling
     own: tuple[Pool, ...] = ()  # pools of hosts of one's own that take runs; read for runs that ask for them

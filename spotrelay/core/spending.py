@@ -7,6 +7,7 @@ from datetime import date, datetime, timedelta
 
 from spotrelay.core.budget import MICRO, SHORTEST, Budget, Hold, cost, midnight_after, paid_until
 from spotrelay.core.clockwork import spread
+from spotrelay.core.comparing import regions_with
 from spotrelay.core.decisions import Conclude, Decision, Drain, Pay, Wait
 from spotrelay.core.placement import Market, Pool, Rung
 from spotrelay.core.run import FOR_LIMIT, FOR_MONEY, Attempt, Intent, Run, RunStatus
@@ -37,7 +38,8 @@ def dearest(pools: Iterable[Pool], limits: Limits, prices: Mapping[Pool, float] 
 
 def transfer_of(run: Run, rung: Rung, site: Site) -> float:
     """Dollars for fetching the newest checkpoint into a launch's region, by each of its machines."""
-    return journey_of(run, site.home, site.transfer).dollars(rung.pools[0].region) * run.spec.nodes
+    journey = journey_of(run, site.home, site.transfer, regions_with(run, site))
+    return journey.dollars(rung.pools[0].region) * run.spec.nodes
 
 
 def hold_for_launch(run: Run, intent: Intent, budget: Budget, now: datetime) -> Hold | None:

@@ -20,6 +20,7 @@ from spotrelay.instance.heartbeats import Beater
 from spotrelay.instance.identity import Identity
 from spotrelay.instance.logbook import Logbook
 from spotrelay.instance.logship import LogShipper
+from spotrelay.instance.nearness import bucket_for
 from spotrelay.instance.patience import StopAsked
 from spotrelay.instance.power import end_machine
 from spotrelay.instance.prefetch import Prefetch
@@ -133,7 +134,7 @@ class Agent:
             folder.mkdir(parents=True, exist_ok=True)
         self._beater.start()
         announce(self._services.publisher, self._logbook, self._me.run_id, self._me.generation, "boot")
-        self._prefetch.start(run.checkpoints)
+        self._prefetch.start(run.checkpoints, bucket_for(run, self._me.region, self._services, self._logbook))
         if run.spec.gpu_test and (wrong := self._gpu_trouble()):
             raise BadHost(wrong)
         self._beater.enter(Phase.SETUP)

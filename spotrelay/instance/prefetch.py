@@ -39,8 +39,13 @@ class Prefetch:
         self._promised = 0  # bytes of shards being written
         self._thread: threading.Thread | None = None
 
-    def start(self, checkpoints: tuple[Checkpoint, ...]) -> None:
-        """Begin with the newest checkpoint that a run may resume from, if there is one."""
+    def start(self, checkpoints: tuple[Checkpoint, ...], objects: ObjectStore | None = None) -> None:
+        """Begin with the newest checkpoint that a run may resume from, if there is one.
+
+        Args:
+            objects: where to read it instead.
+        """
+        self._objects = objects or self._objects
         chosen = resume_candidate(checkpoints)
         if chosen is not None:
             self._thread = threading.Thread(target=self._fetch, args=(chosen,), name="prefetch", daemon=True)

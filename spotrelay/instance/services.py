@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from spotrelay.core.ports import LiveStore, ObjectStore, Publisher
@@ -18,3 +19,4 @@ class Services:
     publisher: Publisher
     secrets: SecretSource
     metadata: Metadata
+    nearby: Callable[[str], ObjectStore] | None = None  # a bucket in the machine's own region, by its name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from spotrelay.aws.clients import Clients
+from spotrelay.aws.clients import Clients, nearby
 from spotrelay.aws.live_store import DynamoLiveStore
 from spotrelay.aws.object_store import S3ObjectStore
 from spotrelay.aws.publisher import BusPublisher
@@ -30,4 +30,5 @@ def connect(me: Identity, environ: Mapping[str, str]) -> Services:
         publisher=BusPublisher(client("events"), me.bus),
         secrets=AwsSecrets(client),
         metadata=Metadata(environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or ADDRESS),
+        nearby=lambda bucket: S3ObjectStore(nearby(me.region).client("s3"), bucket),
     )

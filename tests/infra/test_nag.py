@@ -22,7 +22,8 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
         "home": {"table": "the-table", "bucket": "the-bucket"},
         "regions": {
             "eu-west-1": {
-                "place": {"launch_template": "lt-0f", "version": "4", "subnets": {"eu-west-1a": "subnet-0e"}}
+                "place": {"launch_template": "lt-0f", "version": "4", "subnets": {"eu-west-1a": "subnet-0e"}},
+                "replica": True,
             },
             "us-west-2": {"vpc": {"id": "vpc-0a", "subnets": {"us-west-2a": "subnet-0b"}}},
         },

@@ -15,7 +15,7 @@ from spotrelay.core.checkpoint import CheckpointId, Commit
 from spotrelay.core.errors import Fenced, SpotrelayError
 from spotrelay.core.live import EXIT_DRAINED, EXIT_FENCED, Phase
 from trainer_shim import needs, wiring
-from trainer_shim.entry import Ended, Gate, NothingToResume, choose, newest_number, take_lease
+from trainer_shim.entry import Choice, Ended, Gate, NothingToResume, choose, newest_number, take_lease
 from trainer_shim.environment import Identity, read_identity
 from trainer_shim.frameworks import torch_ranks
 from trainer_shim.frameworks.torch_dcp_ranks import Accord
@@ -89,19 +89,21 @@ class Attempt:
         self._pulse.set(at_once=True, step=commit.step, first_step=True)
         self.herald.send("Checkpoint Committed", {"save": commit.save})
 
-    def newest(self, damaged: frozenset[CheckpointId]) -> Commit | None:
+    def newest(self, damaged: frozenset[CheckpointId]) -> Choice | None:
         """What to resume from, on rank 0; None to begin at step 0.
 
         Raises:
             SystemExit: there is progress and nothing to take it up from; or the machine is going.
         """
-        found = choose(self._gate, damaged)
-        return None if found is None else found.commit
+        return choose(self._gate, damaged)
 
-    def restored(self, commit: Commit) -> None:
-        """Say what was resumed from."""
+    def restored(self, commit: Commit, via: str = "") -> None:
+        """Say what was resumed from, and where it was read."""
         if self.ranks.rank == 0:
-            self._pulse.set(at_once=True, step=commit.step, resumed_from=commit.step, resumed_checkpoint=str(commit.id))
+            self._pulse.set(
+                at_once=True, step=commit.step, resumed_from=commit.step, resumed_checkpoint=str(commit.id),
+                resumed_via=via,
+            )  # fmt: skip
             self.herald.report("restored")
             say(f"run {commit.run_id}: {self.ranks.size} ranks go on at step {commit.step}, from {commit.id}")
 

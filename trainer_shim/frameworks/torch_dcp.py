@@ -66,6 +66,6 @@ def load(
                 continue
             raise
         assert reader.commit is not None
-        attempt.restored(reader.commit)
+        attempt.restored(reader.commit, reader.source.told)
         return Loaded(reader.commit.step, state)
     return None

@@ -21,9 +21,11 @@ from spotrelay.core.checkpoint import CheckpointId, Commit, Manifest
 from spotrelay.core.codec import from_json, to_json
 from spotrelay.core.errors import Damaged, InvalidInput, Missing
 from trainer_shim import restoring, shards
+from trainer_shim.entry import Choice
 from trainer_shim.frameworks.torch_attempt import Attempt
 from trainer_shim.frameworks.torch_kinds import dtype_of
 from trainer_shim.frameworks.torch_layout import Layout, Part, decode
+from trainer_shim.nearness import Source
 from trainer_shim.together import together
 from trainer_shim.tree import BYTES, unflatten
 from trainer_shim.voice import say
@@ -41,6 +43,7 @@ class SpotrelayReader(StorageReader):
 
     def __init__(self, attempt: Attempt) -> None:
         self.commit: Commit | None = None  # what is read
+        self.source = Source(attempt.ports, None)  # where it is read
         self.damaged: set[CheckpointId] = set()  # found so by any rank
         self._fresh = False  # whether the choice was made and not yet used
         self._attempt = attempt
@@ -70,7 +73,9 @@ class SpotrelayReader(StorageReader):
             return None if found is None else to_json(found)
 
         told = self._attempt.on_all(chosen)
-        self.commit = None if told is None else from_json(Commit, told, "commit")
+        choice = None if told is None else from_json(Choice, told, "choice")
+        self.commit = choice.checkpoint.commit if choice is not None else None
+        self.source = Source(self._attempt.ports, choice.replica if choice is not None else None)
         self._fresh = True
         return self.commit
 
@@ -126,7 +131,7 @@ class SpotrelayReader(StorageReader):
 
     def _read_layout(self, commit: Commit) -> None:
         attempt = self._attempt
-        manifest = restoring.proven_manifest(commit, attempt.ports, attempt.call)
+        manifest = restoring.proven_manifest(commit, self.source.ports, attempt.call)
         try:
             self._manifest, self._layout = manifest, decode(manifest.tree, manifest.shards)
         except InvalidInput as error:
@@ -143,7 +148,7 @@ class SpotrelayReader(StorageReader):
     def _cut_out(self, shard: int, wanted: list[_Wanted]) -> None:
         assert self._manifest is not None
         attempt, about = self._attempt, self._manifest.shards[shard]
-        body = restoring.proven_shard(about, attempt.ports, attempt.identity.cache, attempt.call)
+        body = restoring.proven_shard(about, self.source.ports, attempt.identity.cache, attempt.call)
         entries = shards.read(memoryview(body), about.key)
         for each in wanted:
             found = entries.get(each.part.entry)
