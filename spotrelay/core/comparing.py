@@ -19,6 +19,7 @@ from spotrelay.core.site import Site
 from spotrelay.core.spec import pools_of
 
 NO_ANSWER = "it has not answered"
+TICK = timedelta(microseconds=1)
 
 
 def compare(run: Run, now: datetime, site: Site) -> Compare | None:
@@ -47,12 +48,13 @@ def next_looks(run: Run, site: Site) -> Iterator[datetime]:
 
 def looking(run: Run, decision: Compare, now: datetime) -> Run:
     """The run with these looks begun: who dies over one leaves the replica alone for a while."""
+    at = now if run.recheck_after is None else max(now, run.recheck_after + TICK)  # another function's clock told that
     for region, bucket in decision.replicas:
         wanted = str(decision.checkpoint.id)
         before = replica_in(run, region)
         if before is None or before.checkpoint != wanted or before.bucket != bucket:
             before = Replica(region, bucket, wanted, problem=NO_ANSWER)
-        run = _with(run, replace(before, checked_at=now, looks=before.looks + 1))
+        run = _with(run, replace(before, checked_at=at, looks=before.looks + 1))
     return run
 
 
@@ -61,10 +63,12 @@ def compared(run: Run, fact: Compared, now: datetime) -> Run:
     before = replica_in(run, fact.region)
     if before is None or before.checkpoint != fact.checkpoint:
         return run  # a newer one is looked for by now
-    after = replace(before, complete=fact.complete, problem=fact.problem, checked_at=now)
-    run = _with(run, replace(after, looks=0) if fact.complete else after)
     waiting = _awaited_in(run, fact.region)
-    if waiting is None or (before.looks > 1 and not fact.complete):
+    known = waiting is None or (waiting.generation == before.told and not fact.complete)
+    told = before.told if waiting is None or fact.complete else waiting.generation
+    looks = 0 if fact.complete else before.looks
+    run = _with(run, replace(before, complete=fact.complete, problem=fact.problem, looks=looks, told=told))
+    if waiting is None or known:
         return run
     name = f"checkpoint {fact.checkpoint}"
     text = f"{name} is complete in the replica in {fact.region}: attempt {waiting.generation} may read it there"
@@ -119,6 +123,9 @@ def _is_due(run: Run, region: str, candidate: Checkpoint, now: datetime, site: S
         return True
     if known.complete:
         return known.is_stale(run.recheck_after)
+    waiting = _awaited_in(run, region)
+    if waiting is not None and waiting.launched_at is not None and known.checked_at < waiting.launched_at:
+        return True
     return now >= known.checked_at + _pause(run, known, site)
 
 

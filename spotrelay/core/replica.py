@@ -19,6 +19,7 @@ class Replica:
     problem: str = ""  # what was not, or why nobody knows
     checked_at: datetime | None = None  # by the control plane's clock
     looks: int = 0  # in a row at this checkpoint that did not find it complete
+    told: int = 0  # generation of the newest attempt whose timeline says so
 
     def holds(self, checkpoint: CheckpointId) -> bool:
         """Whether this checkpoint was found complete there."""

@@ -141,6 +141,15 @@ class MemoryObjects:
             body = (version.body or b"")[:size]
             self._swap(key, version, replace(version, body=body, etag=_etag(body), checksum=checksum(body)))
 
+    def replicate(self, copy: MemoryObjects, prefix: str = "runs/") -> None:
+        """Bring another bucket up to date, as S3 replicates: versions keep their ids, and none is ever taken away."""
+        with self._lock:
+            versions = [(key, version) for key in self._under(prefix) for version in self._keys[key]]
+        with copy._lock:
+            for key, version in versions:
+                if all(known.version_id != version.version_id for known in copy._keys.get(key, [])):
+                    copy._append(key, version)
+
     # beneath
 
     def _latest(self, key: str) -> _Version | None:

@@ -94,6 +94,17 @@ def test_a_complete_replica_is_not_looked_at_again_until_a_machine_is_lost() -> 
     assert isinstance(decide(lost, NOON + 3 * SECOND, SITE), Compare)
 
 
+def test_whoever_starts_there_has_it_looked_at_at_once() -> None:
+    training = looked(a_run(), LACKS)
+    moved = waiting_there().attempts[0]
+    moved = replace(moved, generation=3, instance_id="i-1", launched_at=NOON + SECOND, beating_at=None)
+    there = replace(training, attempts=(moved,), status=RunStatus.STARTING)
+
+    assert isinstance(decide(there, NOON + SECOND, SITE), Compare)
+    again = looked(there, LACKS, NOON + SECOND)
+    assert not isinstance(decide(again, NOON + 2 * SECOND, SITE), Compare)
+
+
 def test_a_newer_checkpoint_is_looked_for_anew() -> None:
     run = looked(a_run(), FULL)
 

@@ -21,6 +21,7 @@ from handlers.sweep import SweepFailed, sweep
 from spotrelay.core.clockwork import Timings
 from spotrelay.core.live import ExitReport, Heartbeat, Phase
 from spotrelay.core.notice import InstanceState
+from spotrelay.core.ports import ObjectStore
 from spotrelay.core.run import Run
 from spotrelay.core.site import Site
 from spotrelay.core.spec import Spec
@@ -95,6 +96,7 @@ class World:
     clock: ManualClock = field(default_factory=ManualClock)
     ledger: Ledger = field(default_factory=Ledger)
     site: Site = field(default_factory=lambda: Site(ZONES, Timings()))
+    replicas: dict[str, ObjectStore] = field(default_factory=dict)
 
     @property
     def plane(self) -> ControlPlane:
@@ -108,6 +110,7 @@ class World:
             self.site,
             self.ledger,
             pause=lambda seconds: None,
+            replicas=self.replicas,
         )
 
     def submit(self, run_id: str = "run-1", spec: Spec = SPEC) -> None:
