@@ -8,6 +8,7 @@ from spotrelay.core.clockwork import OBSERVATIONS, Timings
 
 PROTOCOL = "protocol.pml"
 SILENCE = "silence.pml"
+GANG = "gang.pml"
 NOTHING = {
     "G": 2,  # generations
     "L": 2,  # launches
@@ -24,6 +25,15 @@ NOTHING = {
     "PAUSES": 0,
     "RESUMES": 0,
     "RETRIES": 0,
+}
+NOTHING_OF_A_GANG = {
+    "G": 2,
+    "SHORTS": 0,  # launches that give fewer machines than were asked for
+    "FAULTS": 0,  # lost replies to a launch
+    "LOSSES": 0,
+    "ZOMBIES": 0,
+    "NOTICES": 0,
+    "SHUTS": 0,  # the zone of a gang that lost a machine has no other
 }
 _T = Timings()
 CLOCKS = {
@@ -59,7 +69,7 @@ class _Grounds:
         return Cell(name, self.model, {**self.least, **more}, switches, promise)
 
 
-_p, _s = _Grounds(PROTOCOL, NOTHING), _Grounds(SILENCE, CLOCKS)
+_p, _s, _g = _Grounds(PROTOCOL, NOTHING), _Grounds(SILENCE, CLOCKS), _Grounds(GANG, NOTHING_OF_A_GANG)
 
 CELLS = (
     _p.cell("launches", L=3, CRASHES=1, FAULTS=1, REFUSALS=1, LATES=1),
@@ -78,6 +88,10 @@ CELLS = (
     _p.cell("retried", RETRIES=1, CANCELS=1, REFUSALS=2, CRASHES=1),
     _p.cell("retried beside a zombie", "SAVES", RETRIES=1, CANCELS=1, ZOMBIES=1),
     _s.cell("silence"),
+    _g.cell("a gang comes short", G=3, SHORTS=2, FAULTS=1),
+    _g.cell("a gang loses a machine", LOSSES=1, ZOMBIES=1, FAULTS=1, SHUTS=1),
+    _g.cell("a gang loses one after another", G=3, LOSSES=2, SHUTS=1),
+    _g.cell("a gang is taken back", NOTICES=1, SHUTS=1),
 )
 
 BUGS = (
@@ -91,6 +105,10 @@ BUGS = (
     _p.cell("a lost attempt keeps the lease", "SAVES", "BUG_NO_FENCE", promise=5, LOSSES=1),
     _p.cell("nothing due while an event may come", "EVENTS", "BUG_TRUSTS_EVENTS", promise=5, LOSSES=1),
     _p.cell("what a pause has drained is left to EC2", "BUG_NO_LET_GO", promise=5, PAUSES=1),
+    _g.cell("a survivor commits by its name alone", "BUG_HOLDER_ALONE", promise=1, LOSSES=1),
+    _g.cell("a survivor stays in its old gang", "BUG_TWO_RANKS", promise=2, LOSSES=1),
+    _g.cell("half a gang is kept", "BUG_HALF_A_GANG", promise=5, SHORTS=1),
+    _g.cell("survivors wait for ever", "BUG_WAITS_FOR_EVER", promise=5, LOSSES=1, SHUTS=1),
     _s.cell("a hanging program is never ended", "BUG_NEVER_HOPELESS", promise=5),
     _s.cell("an outage counts as silence", "BUG_NO_GAP", promise=6),
     _s.cell("no answer from EC2 means gone", "BUG_UNKNOWN_IS_DEAD", promise=6),

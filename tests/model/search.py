@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.model.cells import PROTOCOL, Cell
+from tests.model.cells import GANG, PROTOCOL, Cell
 
 HERE = Path(__file__).parent
 TOOLS = ("spin", "gcc")
@@ -17,6 +17,7 @@ MOST_MIB = 1900
 MOST_S = 240.0
 COMMON = ("-w", f"-DMEMLIM={MOST_MIB}")
 HOW = {
+    GANG: (("-DSAFETY", "-DCOLLAPSE"), ("-E", "-m20000", "-w23")),
     PROTOCOL: (("-DSAFETY", "-DCOLLAPSE"), ("-E", "-m20000", "-w23")),  # ends are judged by the model itself
     "silence.pml": ((), ("-a", "-f", "-m20000")),  # with weak fairness, for "in the end"
 }

@@ -15,7 +15,7 @@ from spotrelay.core.lease import Lease, fence, may_commit, release, take
 from spotrelay.core.run import ATTEMPT_MOVES, RUN_MOVES, Attempt, AttemptState, Intent, Run, RunStatus, status_of
 from spotrelay.core.spec import Spec
 from spotrelay.testing.clock import START
-from tests.model.cells import BUGS, CELLS, PROTOCOL, Cell
+from tests.model.cells import BUGS, CELLS, GANG, PROTOCOL, Cell
 from tests.model.search import HERE, Found, counterexample, missing_tools, search
 from tests.model.tables import MOVES, moves
 
@@ -85,6 +85,14 @@ def test_every_move_of_the_codes_tables_is_made_by_the_model_and_no_other(
 
     assert attempts == set(ATTEMPT_MOVES)
     assert runs == set(RUN_MOVES) - NEVER_MADE
+
+
+def test_a_gang_makes_every_move_of_an_attempt_and_no_other(
+    found: dict[str, Found], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    results = [searched(c, found, tmp_path_factory.mktemp("cell")) for c in CELLS if c.model == GANG]
+
+    assert {(ATTEMPT_STATES[a - 1], ATTEMPT_STATES[b - 1]) for r in results for a, b in r.moves} == set(ATTEMPT_MOVES)
 
 
 def test_the_code_gives_every_run_of_the_model_the_status_that_the_model_gives_it(
