@@ -40,6 +40,8 @@ class Word:
     reason: SaveReason | None = None  # why a checkpoint should be begun; rank 0 decides
     busy: bool = False  # a save is under way
     fenced: bool = False  # a commit was refused because another attempt is in place
+    ill: bool = False  # the newest step was not in good health
+    diverged: bool = False  # the run has gone astray for good
 
 
 class Agreement:
@@ -98,11 +100,13 @@ def _numbers(word: Word) -> Numbers:
         0 if word.reason is None else 1 + REASONS.index(word.reason),
         word.busy,
         word.fenced,
+        word.ill,
+        word.diverged,
     ]
 
 
 def _joined(numbers: Numbers) -> Word:
-    last, first, most, least, any_settled, all_settled, urgency, reason, busy, fenced = numbers
+    last, first, most, least, any_settled, all_settled, urgency, reason, *rest = numbers
     if last != -first:
         raise Parted(
             f"a rank is at the {Moment(-first).name.lower()} of its loop where another is at its "
@@ -115,4 +119,5 @@ def _joined(numbers: Numbers) -> Word:
         )
     ending = time.monotonic() + (FAR_MS - urgency) / 1000 if urgency else None
     wish = REASONS[reason - 1] if reason else None
-    return Word(Moment(last), most, bool(any_settled), ending, wish, bool(busy), bool(fenced))
+    busy, fenced, ill, diverged = map(bool, rest)
+    return Word(Moment(last), most, bool(any_settled), ending, wish, busy, fenced, ill, diverged)

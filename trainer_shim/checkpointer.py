@@ -129,6 +129,8 @@ class Checkpointer:
             flying = Flying(age_s, self.flight.total_bytes - sent, sent / age_s if age_s > 0 else 0.0)
         since = now if at_boundary or self._stepped_at is None else self._stepped_at
         boundary_s = 0.0 if at_boundary else max(self._pace.step_s - (now - since), 0.0)
+        if self._joint is not None and not at_boundary:
+            boundary_s += self._pace.step_s  # several ranks hear of an ending after one step and act after the next
         new_steps = self.new_steps + (not at_boundary)
         costs = self.costs
         return last_save(left_s, costs.expected_last_s, flying, new_steps, boundary_s, costs.durable_s)

@@ -79,7 +79,8 @@ class Session:
         self._herald = Herald(ports.publisher, identity, self._team.leads)
         self._marker = Marker(identity.state)
         self._promoter = Promoter(ports.store, identity)
-        self._retreat = Retreat(ports, identity, framework, self._watcher, self._herald)
+        self._wanted = everything if replicas is None else replicas.wanted
+        self._retreat = Retreat(ports, identity, framework, self._watcher, self._herald, self._team, self._wanted)
         self._check = check
         self._vitals = Vitals()
         self._saver: Checkpointer | None = None
@@ -127,8 +128,7 @@ class Session:
             self._vitals = Vitals(run.spec.health, self._check)
             if run.spec.health.rollback:
                 self._see_that_rollbacks_can_be_made()
-            wanted = everything if self._replicas is None else self._replicas.wanted
-            self.restored = resume(gate, self._framework, self._herald, self._team, wanted)
+            self.restored = resume(gate, self._framework, self._herald, self._team, self._wanted)
         except Fenced as error:
             self._leave(EXIT_FENCED, f"{error}. This process ends here; the run goes on elsewhere")
         except Ended as error:
@@ -177,11 +177,6 @@ class Session:
             raise InvalidInput(
                 "health.rollback is for training loops of your own: this framework's loop keeps counts that would "
                 "not go back with the model. Leave it out of the spec; what is bad is never resumed from anyway"
-            )
-        if self._team.size > 1:
-            raise InvalidInput(
-                "health.rollback is for one process: several ranks do not agree on going back yet. Leave it out of "
-                "the spec; what is bad is never resumed from anyway"
             )
 
     def _survey(self, saver: Checkpointer) -> None:
@@ -259,10 +254,10 @@ class Session:
             self._stepped = True
             self._herald.report("first-step")
             saver.warm(data)  # the optimizer has its arrays only now
-        if self._understudy is None and self._team.size == 1:  # several ranks leave together, after a step
+        if self._understudy is None and self._team.leads:
             self._understudy = Understudy(self._watcher, saver, self._leave_early)
             self._understudy.start()
-        if self._understudy is not None and self._understudy.has_left:
+        if self._has_left() and self._team.size == 1:  # several ranks leave together, once all have heard of the ending
             self._take_turn(step)
         self._collect()
         self._act(step, data, settled)
@@ -276,12 +271,14 @@ class Session:
             return
         if agreed.ending is not None:
             self._drain(agreed.ending, step, data)
-        if self._vitals.diverged and self._vitals.rules.rollback:
+        if agreed.diverged and self._vitals.rules.rollback:
             self._roll_back(step, data)
         if agreed.reason is not None and agreed.busy:
             saver.give_up_if_stuck()
         elif agreed.reason is not None and self._begin(step, agreed.reason, data):
             self._rebalance = False
+            if self._has_left():
+                self._give_up_flight()  # it could not be committed any more
 
     def finish(self, step: int, data: Data) -> None:
         """Save the last state and wait until it is committed; the script may then go on to its end.
@@ -291,6 +288,9 @@ class Session:
         """
         try:
             self._commit_last(step, data)
+        except Parted as error:
+            self._give_up_flight()
+            self._leave_alone(error)
         except BaseException:
             self._give_up_flight()
             raise
@@ -344,6 +344,7 @@ class Session:
         except Parted as error:
             self._leave_alone(error)
         self._heed(agreed)
+        self._vitals.hear(agreed is not None and agreed.ill)
         return agreed
 
     def _say(self, step: int, settled: bool) -> None:
@@ -351,6 +352,7 @@ class Session:
             self._agreement.say(lambda: self._word(Moment.STEP, step, settled))
         except Parted as error:
             self._leave_alone(error)
+        self._vitals.ill = False
 
     def _agree_now(self, moment: Moment, step: int) -> Word:
         """What all ranks know now; waits for the slowest."""
@@ -371,6 +373,8 @@ class Session:
             self._reason(saver) if saver is not None and self._team.leads and moment is Moment.STEP else None,
             saver is not None and saver.flight is not None,
             bool(self._fence),
+            self._vitals.ill,
+            bool(self._vitals.diverged),
         )
 
     def _heed(self, agreed: Word | None) -> None:
@@ -408,7 +412,14 @@ class Session:
             self._pulse.set(loss=loss)
 
     def _roll_back(self, step: int, data: Data) -> None:
-        why, vitals = self._vitals.diverged, self._vitals
+        try:
+            self._roll_back_together(step, data)
+        except Parted as error:
+            self._leave_alone(error)
+
+    def _roll_back_together(self, step: int, data: Data) -> None:
+        vitals = self._vitals
+        why = self._team.any(vitals.diverged)
         vitals.diverged = ""
         if not vitals.may_roll_back(step):
             rules = vitals.rules
@@ -421,14 +432,14 @@ class Session:
         saver = self._active()
         if saver.flight is not None:
             saver.flight.cancel()
-            self._wait_for(saver.flight, STUCK_S)
-            self._collect()
+        stuck = self._finish_flight(time.monotonic() + STUCK_S, step)
         saver.settle()
         made = self._retreat.go(step, f"the run has diverged: {why}")
         if made is not None:
             vitals.rolled_back(*made)
             self._promoter.want(None)
             self._herald.report("rolled-back")
+        if made is not None and not stuck:
             self._begin(step, SaveReason.REQUESTED, data)
 
     def _reason(self, saver: Checkpointer) -> SaveReason | None:
@@ -468,9 +479,10 @@ class Session:
             self._leave_alone(error)
 
     def _drain_together(self, deadline: float, step: int, data: Data) -> NoReturn:
-        self._take_turn(step)
         mine = self._watcher.ending
-        say(f"{self._team.any('' if mine is None else mine.why)}: draining after step {step}")
+        why = self._team.any("" if mine is None else mine.why)  # all are here now; until then the understudy watches
+        self._take_turn(step)
+        say(f"{why}: draining after step {step}")
         self._pulse.set(at_once=True, phase=Phase.DRAINING)
         try:
             self._last_words(deadline, step, data)
@@ -481,12 +493,21 @@ class Session:
         self._tell_drained(step)
         self._leave(EXIT_DRAINED, "")
 
+    def _has_left(self) -> bool:
+        """Whether the leave was taken beside the loop, on this rank."""
+        return self._understudy is not None and self._understudy.has_left
+
     def _take_turn(self, step: int) -> None:
-        """From here on the loop itself takes the leave, unless that was done beside it."""
+        """From here on the loop itself takes the leave, unless that was done beside rank 0's.
+
+        Raises:
+            Parted: another rank has left.
+        """
         understudy, self._understudy = self._understudy, None
-        if understudy is None or understudy.yields():
+        if not self._team.first(understudy is not None and not understudy.yields()):
             return
-        understudy.wait(GOODBYE_S)
+        if understudy is not None:
+            understudy.wait(GOODBYE_S)
         late = self._active().collect()
         if late is not None and late.commit is not None:
             self._saved_step = late.commit.step

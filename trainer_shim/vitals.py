@@ -19,6 +19,7 @@ class Vitals:
         self.diverged = ""  # why the run counts as diverged
         self.rollbacks: tuple[Rollback, ...] = ()  # of the run, as far as its rules count them
         self.back_to = ""  # id of the checkpoint that was rolled back to, until a newer one is committed
+        self.ill = False  # whether a step was not in good health, until the other ranks have heard of it
         self._check = check
         self._band = LossBand()
         self._gradients = Judgement(Health.HEALTHY)  # as the script told of them
@@ -35,7 +36,7 @@ class Vitals:
         self._band.recall(manifest.losses)
         self._gradients = Judgement(Health.HEALTHY)
         self._divergence.forget()
-        self.diverged = ""
+        self.diverged, self.ill = "", False
         if not self.rollbacks:
             self.rollbacks = manifest.rollbacks
 
@@ -53,7 +54,13 @@ class Vitals:
             self._gradients = Judgement(Health.HEALTHY) if finite else Judgement(Health.BAD, told)
         judgement = worst([self._band.judge(), self._gradients])
         self._probation.see(judgement)
-        self.diverged = self._divergence.see(step, judgement)
+        self.ill = self.ill or judgement.health is not Health.HEALTHY
+        self.diverged = self._divergence.see(step, judgement) or self.diverged  # until it is acted upon
+
+    def hear(self, ill: bool) -> None:
+        """Take note of what the other ranks say of a step: in bad health on one of them is in bad health."""
+        if ill:
+            self._probation.see(Judgement(Health.SUSPECT, "another rank's"))
 
     def judge(self, step: int, gradients: str, ask: bool) -> Judgement:
         """The state after this step, before its arrays are looked at.

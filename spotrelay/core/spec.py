@@ -342,8 +342,6 @@ def _gang_problems(spec: Spec) -> list[str]:
         found.append(f"placement_group: {spec.placement_group!r} is no name of one")
     if spec.placement_group and spec.nodes == 1:
         found.append("placement_group is for nodes that train together: with one node leave it out")
-    if spec.nodes > 1 and spec.health.rollback:
-        found.append("health.rollback is for one process, and nodes asks for several machines")
     return found
 
 

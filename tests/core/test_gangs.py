@@ -369,7 +369,6 @@ def test_a_row_from_before_there_were_gangs_is_read() -> None:
         ({"nodes": 4, "limits": {"max_launches": 3}}, "nodes is above limits.max_launches"),
         ({"placement_group": "close"}, "placement_group is for nodes that train together"),
         ({"nodes": 2, "placement_group": " "}, "is no name of one"),
-        ({"nodes": 2, "health": {"rollback": True}}, "health.rollback is for one process"),
     ],
 )
 def test_a_gang_that_cannot_be_is_refused(more: dict[str, object], said: str) -> None:

@@ -7,6 +7,7 @@ import os
 import secrets
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from spotrelay.aws.live_store import DynamoLiveStore
 from spotrelay.aws.object_store import S3ObjectStore
 from spotrelay.aws.run_store import DynamoRunStore
 from spotrelay.core.checkpoint import Checkpoint, Manifest, Verdict, decode_manifest
-from spotrelay.core.spec import Cadence
+from spotrelay.core.spec import Cadence, HealthRules
 from tests.instance.cloud import BUCKET, BUS, TABLE, Cloud
 from tests.shim.world import SCALE, new_run
 
@@ -101,10 +102,11 @@ class Cluster:
         """Create the run."""
         self.runs.create(replace(new_run(cadence or Cadence(every_steps=4)), run_id=self.run_id))
 
-    def change(self, cadence: Cadence) -> None:
-        """Give the run another cadence."""
+    def change(self, cadence: Cadence, health: HealthRules | None = None) -> None:
+        """Give the run another cadence, and perhaps other rules of health."""
         before = self.runs.load(self.run_id)
-        self.runs.save(before, replace(before, spec=replace(before.spec, cadence=cadence)))
+        spec = replace(before.spec, cadence=cadence, health=health or before.spec.health)
+        self.runs.save(before, replace(before, spec=spec))
 
     def attempt(self, generation: int, fault: dict[str, Any] | None = None, **arguments: Any) -> Ended:
         """One attempt on its machine, until it ends or is killed."""
@@ -150,12 +152,33 @@ class Cluster:
 
     def hand_over(self, floor: int) -> None:
         """Compare every new checkpoint with S3, and fence every attempt below `floor`."""
+        self.verify()
+        self.runs.fence(self.run_id, floor)
+
+    @contextmanager
+    def verifying(self) -> Iterator[None]:
+        """Compare new checkpoints with S3 all the time, as the control plane does."""
+        over = threading.Event()
+
+        def run() -> None:
+            while not over.wait(0.05):
+                self.verify()
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def verify(self) -> None:
+        """Compare every new checkpoint with S3."""
         for checkpoint in self.checkpoints:
             if checkpoint.pending:
                 where = checkpoint.id
                 verdict = Verdict(where.generation, where.save, self._whole(checkpoint), checked_at=datetime.now(UTC))
                 self.runs.record_verdict(self.run_id, verdict)
-        self.runs.fence(self.run_id, floor)
 
     @property
     def checkpoints(self) -> tuple[Checkpoint, ...]:

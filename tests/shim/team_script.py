@@ -5,6 +5,7 @@ Rank 0 leaves a JSON file behind when it comes to its end: every rank's losses a
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -19,7 +20,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 import trainer_shim
+from spotrelay.core.checkpoint import newest_promoted
 from tests.shim.training import digest
+from tests.shim.world import eventually
 
 SAMPLES = 58
 
@@ -63,7 +66,7 @@ def main(arguments: dict[str, Any]) -> None:
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch has no annotation
         optimizer.step()
-        run.step(float("nan") if arguments.get("bad") == [rank, run.step_number + 1] else loss)
+        run.step(float("nan") if [rank, run.step_number + 1] in arguments.get("bad", []) else loss)
         scheduler.step()
         mine["seen"].append([int(index) for index in indices])
         mine["losses"].append(loss.item())
@@ -72,7 +75,9 @@ def main(arguments: dict[str, Any]) -> None:
 
     everybody: list[Any] = [None] * distributed.get_world_size()
     # only rank 0's: the buffers of the others are what their own last batch made of them, and count for nothing
-    distributed.all_gather_object(everybody, {**mine, "digest": digest(model) if rank == 0 else ""})
+    weights = hashlib.sha256(b"".join(each.detach().numpy().tobytes() for each in model.parameters())).hexdigest()
+    told = {**mine, "weights": weights, "digest": digest(model) if rank == 0 else ""}
+    distributed.all_gather_object(everybody, told)
     if rank == 0:
         outcome = {"ranks": everybody, "resumed_from": run.resumed_from}
         Path(arguments["out"]).write_text(json.dumps(outcome))
@@ -90,9 +95,16 @@ def _after(arguments: dict[str, Any], rank: int, run: Any, model: nn.Module) -> 
                 parameter.add_(1.0)
     if arguments.get("terminate") == [rank, steps]:
         os.kill(os.getpid(), signal.SIGTERM)
-    if steps == arguments.get("settle"):
+    if arguments.get("settle") in (steps, "always"):
         flight = run._session._saver.flight
         assert flight is None or flight.over.wait(20)
+    if rank == 0 and steps == arguments.get("promoted"):
+        store = run._session._ports.store
+        eventually(lambda: newest_promoted(store.checkpoints(os.environ["SPOTRELAY_RUN"])), "a checkpoint is promoted")
+    if arguments.get("long") == [rank, steps]:
+        store = run._session._ports.store
+        released = lambda: store.read_run(os.environ["SPOTRELAY_RUN"]).lease.holder is None  # noqa: E731
+        eventually(released, "the lease is given back in the middle of the step")
     if arguments.get("give_up") and steps == arguments["total"]:
         os._exit(0)
     if arguments.get("stop") == [rank, steps]:
