@@ -19,7 +19,7 @@ from spotrelay.core.codec import from_json, to_json
 from spotrelay.core.errors import InvalidInput
 from spotrelay.core.lease import Lease
 from spotrelay.core.live import ExitReport, Heartbeat
-from spotrelay.core.row import SCHEMA, check_schema, decode_run, decode_value, encode_run, encode_value
+from spotrelay.core.row import LONG, PACKED, SCHEMA, check_schema, decode_run, decode_value, encode_run, encode_value
 from spotrelay.core.run import Entry, Run
 
 T = TypeVar("T")
@@ -147,7 +147,7 @@ def run_item(run: Run, writer: str) -> Item:
     Args:
         writer: drawn anew for each write; tells our own write from another's when a reply was lost.
     """
-    item = _body(run_key(run.run_id), ROW, encode_run(run)) | {
+    item = _packed(_body(run_key(run.run_id), ROW, encode_run(run))) | {
         "version": {"N": str(run.version)},
         "status": {"S": run.status.value},
         "created_at": {"S": run.created_at.astimezone(UTC).isoformat()},
@@ -162,8 +162,26 @@ def run_item(run: Run, writer: str) -> Item:
 def read_run(item: Item) -> Run:
     """The run in a row, without what is read beside it."""
     run_id = run_id_of(item)
-    _check(item, f"run {run_id}")
-    return replace(decode_run(item["body"]["S"], run_id), version=int(item["version"]["N"]))
+    _check(item, f"run {run_id}", PACKED if "B" in item["body"] else SCHEMA)
+    return replace(decode_run(_unpacked(item, run_id), run_id), version=int(item["version"]["N"]))
+
+
+def _packed(item: Item) -> Item:
+    """The item of a run that has lived through much, compressed: else it would not fit, and each KB costs."""
+    text = item["body"]["S"]
+    if len(text) <= LONG:
+        return item
+    return item | {"body": {"B": zlib.compress(text.encode())}, "schema": {"N": str(PACKED)}}
+
+
+def _unpacked(item: Item, run_id: str) -> str:
+    body = item["body"]
+    if "B" not in body:
+        return str(body["S"])
+    try:
+        return zlib.decompress(bytes(body["B"])).decode()
+    except (zlib.error, UnicodeDecodeError) as error:
+        raise InvalidInput(f"run {run_id} cannot be read: {error}") from error
 
 
 def lease_item(lease: Lease) -> Item:
@@ -285,8 +303,8 @@ def _value(kind: type[T], item: Item) -> T:
     return decode_value(kind, item["body"]["S"], what)
 
 
-def _check(item: Item, what: str) -> None:
+def _check(item: Item, what: str, known: int = SCHEMA) -> None:
     written = item.get("schema", {}).get("N")
     if written is None:
         raise InvalidInput(f"{what} has no schema: it was not written by Spotrelay")
-    check_schema(int(written), what)
+    check_schema(int(written), what, known)

@@ -39,6 +39,7 @@ from spotrelay.core.markets import change_market, choose, lost_pools, next_judge
 from spotrelay.core.outlook import Outlook, believed, question_of, said, weighed
 from spotrelay.core.placement import FailureScope, Pool, next_rung, reopens_at
 from spotrelay.core.reunion import Reunion, reunion, rung_of, waits
+from spotrelay.core.room import why_full
 from spotrelay.core.run import Attempt, AttemptState, Run, RunStatus, silence_of
 from spotrelay.core.scored import scored
 from spotrelay.core.silence import is_silent
@@ -307,7 +308,7 @@ def _spec_forbids(run: Run, generation: int, wanted: int) -> str:
         return f"limits.max_dollars reached: {limits.max_dollars:g}; the last attempt was asked to save before"
     if spec.on_no_checkpoint is NoCheckpoint.STOP and _progress_without_checkpoint(run):
         return "no verified checkpoint exists, and the spec says to stop rather than to start from zero"
-    return ""
+    return why_full(run) if run.attempt(generation) is None else ""
 
 
 def _ec2_forbids(run: Run) -> str:

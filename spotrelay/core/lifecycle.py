@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 from spotrelay.core.facts import DrainAsked
 from spotrelay.core.notice import NoticeSource
 from spotrelay.core.placement import FailureScope
+from spotrelay.core.room import why_full
 from spotrelay.core.run import Attempt, AttemptState, Run, RunStatus, note, with_attempt
 from spotrelay.core.site import Site
-from spotrelay.core.spec import MOST_LAUNCHES
 
 REOPENED = frozenset({RunStatus.FAILED, RunStatus.CANCELLED})
 
@@ -43,9 +43,8 @@ def why_no_retry(run: Run, spent: float) -> str:
         return f"{name} has {run.status.value}: there is nothing left to do"
     if most is not None and spent >= most:
         return f"{name} has spent {spent:.2f} of its limits.max_dollars, {most:.2f}: submit it anew with more"
-    if len(run.attempts) >= MOST_LAUNCHES:
-        return f"{name} has had {len(run.attempts)} attempts, more than its record can hold: submit it anew"
-    return ""
+    full = why_full(run)
+    return full and f"{name}: {full}"
 
 
 def pause(run: Run, why: str, now: datetime) -> Run:

@@ -7,11 +7,9 @@ from datetime import datetime, timedelta
 
 from spotrelay.core.lifecycle import machines_so_far
 from spotrelay.core.placement import FailureScope, Pool, Refusal, Rung, closed
+from spotrelay.core.room import room_left, size_of_one
 from spotrelay.core.run import Attempt, Intent, Member, Run, machine_on, with_attempt, with_machine
 from spotrelay.core.site import Site
-
-ATTEMPT_BYTES, MEMBER_BYTES = 1100, 260  # of a run's row, as they are written
-ROW_BYTES = 370_000  # of the 400 KB that an item holds; the rest is for everything else
 
 
 @dataclass(frozen=True)
@@ -51,11 +49,8 @@ def _may_reunite(broken: Attempt) -> bool:
 
 def _has_room(run: Run) -> bool:
     """Whether the row can name the same machines once more, and every gang that may still be launched as a whole."""
-    named = sum(len(a.members) for a in run.attempts)
-    so_far = ATTEMPT_BYTES * len(run.attempts) + MEMBER_BYTES * named
-    each = ATTEMPT_BYTES + MEMBER_BYTES * run.spec.nodes
     rest = max(run.spec.limits.max_launches - machines_so_far(run), 0) / run.spec.nodes
-    return so_far + each * (1 + rest) <= ROW_BYTES
+    return size_of_one(run) * (1 + rest) <= room_left(run)
 
 
 def _is_vain(pool: Pool, run: Run, now: datetime, site: Site) -> bool:

@@ -14,6 +14,8 @@ T = TypeVar("T")
 
 IN_THE_ROW = tuple(field.name for field in fields(Run) if field.name not in LOADED_BESIDE)
 SCHEMA = 1  # of rows and items; a reader refuses a higher one by name
+PACKED = 2  # of a row whose text is compressed: an older reader says that it is too old
+LONG = 100_000  # characters of a row's text above which it is compressed; most runs stay far below
 
 
 def encode_value(value: Any) -> str:
@@ -40,14 +42,17 @@ def decode_value(kind: type[T], text: str, what: str) -> T:
     return from_json(kind, data, what)
 
 
-def check_schema(written: Any, what: str) -> None:
+def check_schema(written: Any, what: str, known: int = SCHEMA) -> None:
     """Refuse what a newer version wrote.
+
+    Args:
+        known: the highest that this version reads.
 
     Raises:
         UnknownFormat: `written` is above what this version reads.
     """
-    if isinstance(written, int) and written > SCHEMA:
-        raise UnknownFormat(f"{what} has schema {written}, this version of Spotrelay reads up to {SCHEMA}: upgrade it")
+    if isinstance(written, int) and written > known:
+        raise UnknownFormat(f"{what} has schema {written}, this version of Spotrelay reads up to {known}: upgrade it")
 
 
 def encode_run(run: Run) -> str:

@@ -32,7 +32,7 @@ STAND_IN: dict[str, Any] = {"command": ["true"]}  # for required keys that are m
 
 MOST_HOURS = 8784  # a leap year
 MOST_DOLLARS = 1e7
-MOST_LAUNCHES = 400  # the run's row names every attempt, and an item holds 400 KB
+MOST_LAUNCHES = 400  # the run's row names every attempt: see `spotrelay.core.room`
 LONGEST_INTERVAL_S = 7 * 86_400
 MOST_SUSPECT_STEPS = 50  # a band of 128 losses has taken in what lasts longer than this
 MOST_ROLLBACKS = 16  # a manifest names them all

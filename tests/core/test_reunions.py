@@ -19,7 +19,7 @@ from spotrelay.core.placement import FailureScope, Refusal
 from spotrelay.core.ports import LaunchAnswer
 from spotrelay.core.record import absorb, record
 from spotrelay.core.reunion import reunion
-from spotrelay.core.row import encode_run
+from spotrelay.core.room import room_left, size_of_one
 from spotrelay.core.run import AttemptState, Run
 from spotrelay.core.spec import Limits
 from tests.core.test_decide import MINUTE, NOON, POOL, SITE
@@ -230,10 +230,9 @@ def test_a_run_is_reunited_only_as_long_as_its_row_has_room(nodes: int, most: in
     run = crowded(nodes, most)
 
     assert reunion(run, NOON, SITE) is None
-    written = len(encode_run(run))
-    rest = (most - machines_so_far(run)) / nodes * (written / len(run.attempts))
-    assert written > 50_000
-    assert written + rest < 400_000
+    assert len(run.attempts) > most // nodes / 2
+    assert (most - machines_so_far(run)) / nodes * size_of_one(run) <= room_left(run), "every gang still fits"
+    assert size_of_one(run) * (1 + (most - machines_so_far(run)) / nodes) > room_left(run)
 
 
 def test_with_the_limits_that_a_spec_has_by_itself_a_pair_may_always_be_reunited() -> None:
