@@ -63,6 +63,7 @@ CALLS: dict[str, Callable[[SshMachines, Mapping[str, Any]], Any]] = {
     "terminate": lambda h, e: h.terminate(e["instance_id"]),
     "tend": lambda h, e: h.tend(),
     "check": lambda h, e: h.check(e["name"]),
+    "examine": lambda h, e: h.examine(e["name"]),
 }
 
 

@@ -84,6 +84,10 @@ class CalledHosts:
         """What a host says about itself."""
         return dict(self._call("check", {"name": name}))
 
+    def examine(self, name: str) -> dict[str, Any]:
+        """What a host says about itself, or `trouble` (a code) and `why`."""
+        return dict(self._call("examine", {"name": name}))
+
     def _any(self) -> bool:
         return bool(self._hosts.hosts())
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from spotrelay.console import exits
+from spotrelay.console import exits, host_checks
 from spotrelay.console.wiring import Where, clients_of
 from spotrelay.core.errors import Missing, SpotrelayError, Unavailable
 from spotrelay.core.placement import Pool, Rung
@@ -16,6 +16,7 @@ from spotrelay.core.quotas import SPOT_QUOTAS
 if TYPE_CHECKING:
     from spotrelay.aws.clients import Clients
     from spotrelay.aws.stack import Stack
+    from spotrelay.core.hosts import Host
 
 FOUNDATIONS = frozenset({"credentials", "stack"})  # without which nothing else can be looked at
 DRY_RUN_TYPE = "c5.large"  # sold in every region; nothing is launched
@@ -95,6 +96,24 @@ def checks(clients: Clients, name: str) -> Iterator[Check]:
     )
     for title, look in looks:
         yield _look(title, partial(look, clients, stack))
+    yield from _hosts(clients, stack)
+
+
+def _hosts(clients: Clients, stack: Stack) -> Iterator[Check]:
+    """A line for each host of one's own; none where there is none."""
+    found: list[tuple[Host, host_checks.Examiner]] = []
+
+    def read() -> str:
+        hosts, examiner = host_checks.registered(clients, stack)
+        found.extend((host, examiner) for host in hosts if examiner is not None)
+        return ""
+
+    registry = _look("hosts", read)
+    if registry.state != "ok":
+        yield registry
+    for host, examiner in found:
+        seen = host_checks.look(host, examiner)
+        yield Check(f"host {host.name}", seen.state, seen.text, seen.remedy)
 
 
 def _no_stack(error: SpotrelayError) -> Check:

@@ -232,7 +232,7 @@ def doctor(
     region: RegionOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Check credentials, stack, template, quota, subnets, bucket, table, budget, switch, and a launch of nothing."""
+    """Check credentials, stack, template, quota, subnets, bucket, table, budget, switch, a launch of nothing, hosts."""
     from spotrelay.console import doctor as work
 
     checks = work.examine(wiring.Where(stack, region))

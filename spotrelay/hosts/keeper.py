@@ -40,6 +40,7 @@ OF_THE_LOGIN = (
 KEPT = 20  # folders of machines that have ended; the log in them is all that is left of a boot that failed
 LOOK_S = 0.05
 KILL_S = 3.0  # a killed process is gone by then, or stands in the kernel
+NEEDED = "import ssl, zipfile, ctypes, fcntl"  # of the standard library, by an agent: some builds leave parts out
 SHOWN = ("machine", "run", "generation", "launch", "pool", "launched_at")
 
 Answer = dict[str, Any]
@@ -121,6 +122,9 @@ def stop(ask: Answer, root: Path) -> Answer:
 
 def check(ask: Answer, root: Path) -> Answer:
     """What a person wants to know before a run is sent here."""
+    tried = subprocess.run([sys.executable, "-I", "-c", NEEDED], capture_output=True, text=True, check=False)
+    if tried.returncode != 0:
+        return {"refused": "PythonIncomplete", "why": f"{sys.executable}: {tried.stderr.strip()[-200:]}"}
     gpus = 0
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         shown = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False)

@@ -201,14 +201,30 @@ class SshMachines:
             Missing: it is not registered.
             Unavailable: it is out of reach, or cannot run anything; the text says why.
         """
-        host = self._host(region_of(name))
-        told, silent = self._each([host.region], {"do": "check"})
-        if silent:
-            raise one_of(silent)
-        answer = told[0][1]
-        if "refused" in answer:
+        answer = self.examine(name)
+        if "trouble" in answer:
             raise Unavailable(f"host {name}: {answer['why']}")
         return answer
+
+    def examine(self, name: str) -> dict[str, Any]:
+        """What a host says about itself, or `trouble` (a code) and `why` where it cannot run anything.
+
+        Raises:
+            Missing: it is not registered.
+        """
+        host = self._host(region_of(name))
+
+        async def ask() -> dict[str, Any]:
+            async with connected(host, self._key_of(host.key_secret)) as line:
+                return await line.ask({"do": "check", "folder": self._folder(host)})
+
+        try:
+            answer = asyncio.run(ask())
+        except NoConnection as error:
+            return {"trouble": error.code, "why": str(error)}
+        except CutOff as error:
+            return {"trouble": "HostDamaged", "why": str(error)}
+        return {"trouble": answer["refused"], "why": answer["why"]} if "refused" in answer else answer
 
     # beneath
 

@@ -16,6 +16,7 @@ import asyncssh
 import botocore.session
 import pytest
 
+from spotrelay.console.host_checks import REMEDIES
 from spotrelay.core.errors import Missing, OutOfReach, Unavailable
 from spotrelay.core.notice import InstanceState
 from spotrelay.core.placement import FailureScope, Rung
@@ -72,6 +73,21 @@ def test_a_host_without_a_python_that_will_do_says_so(lab: Lab) -> None:
     assert refused(launch(lab, "r1"))[0] == "NoPython"
     with pytest.raises(Unavailable, match="--python"):
         lab.machines.check("lab1")
+
+
+def test_an_examined_host_tells_what_it_has_or_by_a_code_what_is_wrong_with_it(lab: Lab) -> None:
+    healthy = lab.machines.examine("lab1")
+    lab.change("lab1", python="/no/such/python")
+    no_python = lab.machines.examine("lab1")
+    lab.change("lab1", port=1)
+    unreachable = lab.machines.examine("lab1")
+    lab.change("lab1", host_key=lab.servers["lab2"].host().host_key)
+    another = lab.machines.examine("lab1")
+
+    assert "trouble" not in healthy and healthy["free_bytes"] > 0 and healthy["at_work"] == []
+    troubles = [said["trouble"] for said in (no_python, unreachable, another)]
+    assert troubles == ["NoPython", "HostUnreachable", "HostKeyMismatch"]
+    assert set(troubles) <= set(REMEDIES)
 
 
 def test_a_host_that_is_not_registered_is_refused_and_its_machines_are_gone(lab: Lab) -> None:
