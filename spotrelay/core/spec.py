@@ -320,9 +320,11 @@ def _problems(spec: Spec) -> list[str]:
     if spec.code_digest and not SHA256.match(spec.code_digest):
         found.append("code_digest: 64 hexadecimal digits were expected")
     if spec.image and spec.own_machines is not OwnMachines.NEVER:
-        found.append("own_machines: hosts run code bundles, not images; leave one of the two out")
+        found.append("image and own_machines exclude each other: hosts run code bundles, not containers")
     if spec.nodes > 1 and spec.own_machines is not OwnMachines.NEVER:
-        found.append("own_machines: a host trains alone, and nodes asks for several machines; leave one of the two out")
+        found.append(
+            f"nodes and own_machines exclude each other: a host trains alone, and nodes asks for {spec.nodes} machines"
+        )
     if spec.own_kinds and spec.own_machines is OwnMachines.NEVER:
         found.append("own_kinds says which hosts will do, and own_machines that none is asked: set it to first or last")
     if spec.image and spec.code_key:
