@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from spotrelay.localcloud import processes
+from spotrelay.localcloud import emulator, processes
 from spotrelay.localcloud.schedules import Schedules
 from spotrelay.localcloud.triggers import Triggers
 from spotrelay.localcloud.world import EmulatedWorld
@@ -57,6 +57,7 @@ class MachineRoom:
         self._ec2 = ec2
         self._world = world
         self._supervisors: dict[str, int] = {}
+        self._arns: dict[str, str] = {}
 
     def kill_group(self, instance_id: str) -> None:
         """SIGKILL every process of an instance, without notice."""
@@ -76,6 +77,17 @@ class MachineRoom:
     def instance_of(self, access_key: str) -> str | None:
         """The instance to which an access key was given."""
         return self._world.instance_of(access_key)
+
+    def arn_of(self, access_key: str) -> str | None:
+        """ARN of the instance to which an access key was given."""
+        instance_id = self.instance_of(access_key)
+        if instance_id is None:
+            return None
+        if instance_id not in self._arns:
+            found = next(i for i in self._ec2.instances() if i["InstanceId"] == instance_id)
+            region = found["Placement"]["AvailabilityZone"][:-1]
+            self._arns[instance_id] = f"arn:aws:ec2:{region}:{emulator.ACCOUNT}:instance/{instance_id}"
+        return self._arns[instance_id]
 
     def _supervisor(self, instance_id: str) -> int:
         """The process below which all processes of an instance are."""

@@ -192,6 +192,9 @@ def _patch(cloud: Target, stack: _Stack) -> None:
         _patch_function(cloud, stack, logical_id, properties)
     for logical_id, properties in stack.resources("AWS::SQS::Queue").items():
         _patch_queue(cloud, stack, logical_id, properties)
+    for logical_id, properties in stack.resources("AWS::S3::Bucket").items():
+        if "ReplicationConfiguration" in properties:
+            _patch_replication(stack, stack.physical_id(logical_id), properties["ReplicationConfiguration"])
     for kind in ("AWS::DynamoDB::Table", "AWS::DynamoDB::GlobalTable"):
         for logical_id in stack.resources(kind):
             stack.client("dynamodb").update_continuous_backups(
@@ -228,6 +231,29 @@ def _patch_queue(cloud: Target, stack: _Stack, logical_id: str, properties: dict
     stack.client("sqs").set_queue_attributes(
         QueueUrl=stack.physical_id(logical_id), Attributes={"VisibilityTimeout": str(seconds)}
     )
+
+
+def _patch_replication(stack: _Stack, bucket: str, wanted: dict[str, Any]) -> None:
+    rules = [
+        {
+            "ID": rule["Id"],
+            "Priority": rule["Priority"],
+            "Status": rule["Status"],
+            "Filter": rule["Filter"],
+            "DeleteMarkerReplication": rule["DeleteMarkerReplication"],
+            "Destination": {"Bucket": _arn_of_bucket(rule["Destination"]["Bucket"])},
+        }
+        for rule in wanted["Rules"]
+    ]
+    role = f"arn:aws:iam::{_ACCOUNT}:role/{stack.physical_id(wanted['Role']['Fn::GetAtt'][0])}"
+    stack.client("s3").put_bucket_replication(Bucket=bucket, ReplicationConfiguration={"Role": role, "Rules": rules})
+
+
+def _arn_of_bucket(value: Any) -> str:
+    """A bucket's ARN, in which a template leaves the partition open."""
+    if isinstance(value, str):
+        return value
+    return "".join(part if isinstance(part, str) else "aws" for part in value["Fn::Join"][1])
 
 
 def _pace(cloud: Target, stack: _Stack, logical_id: str, properties: dict[str, Any]) -> None:

@@ -194,6 +194,41 @@ def complete_conditions() -> None:
     actions.request_tag_context = common_context
 
 
+def know_machines(arn_of: Callable[[str], str | None]) -> None:
+    """Give the policy evaluator `ec2:SourceInstanceARN`: the instance to which an access key was given."""
+    evaluator: Any = importlib.import_module("ministack.core.iam_evaluator")
+    judged = evaluator.enforce
+
+    def enforce(
+        access_key: str, action: str, service: str, region: str, resource_arn: str = "*",
+        service_context: dict[str, Any] | None = None,
+    ) -> Any:  # fmt: skip
+        arn = arn_of(access_key)
+        told = {"ec2:SourceInstanceARN": arn} if arn else {}
+        return judged(access_key, action, service, region, resource_arn, {**(service_context or {}), **told})
+
+    evaluator.enforce = enforce
+
+
+def replicate_as_s3() -> None:
+    """Let a copy have the version id of its source; MiniStack gives it one of its own."""
+    s3: Any = _service("s3")
+    recorded = s3._record_object_version
+
+    def record(bucket: str, key: str, prior: Any, stored: dict[str, Any], data: Any) -> str | None:
+        version: str | None = recorded(bucket, key, prior, stored, data)
+        if version and "_replica" in stored:
+            copy, its_own, account = stored["_replica"]
+            with s3._in_account(account):
+                entries = [e for e in s3._object_versions[(copy, key)] if e["version_id"] == its_own]
+                for each in (*entries, s3._buckets[copy]["objects"][key]):
+                    each["version_id"] = version
+            stored["_replica"] = (copy, version, account)
+        return version
+
+    s3._record_object_version = record
+
+
 def forward_across_regions() -> None:
     """Let a rule's target be an event bus in another region; the event keeps the region in which it happened."""
     bridge: Any = _service("eventbridge")

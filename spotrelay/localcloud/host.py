@@ -60,14 +60,17 @@ async def _serve(home: Path, time_scale: float, way_in: str | None) -> None:
     emulator.know_ways_in()
     emulator.complete_conditions()
     emulator.forward_across_regions()
+    emulator.replicate_as_s3()
     environments = Environments(home, way_in, emulator.function_credentials)
     emulator.run_lambdas_with(environments, ENVIRONMENTS_PER_FUNCTION)
 
     world = EmulatedWorld(way_in, lambda data: patches.scale_user_data(data, time_scale))
     ec2 = Ec2(world, home, time_scale)
+    room = MachineRoom(ec2, world)
+    emulator.know_machines(room.arn_of)
     triggers, schedules, log = Triggers(), Schedules(way_in), RequestLog(home / "requests.jsonl")
     control = Control(ec2, world, triggers, schedules)
-    front = Front(emulated, ec2, MachineRoom(ec2, world), triggers, log, control, token)
+    front = Front(emulated, ec2, room, triggers, log, control, token)
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)

@@ -97,6 +97,11 @@ _AT_START = (
         "it is put there, and keeps the region in which it happened",
     ),
     Patch(
+        "replicas",
+        "MiniStack gives a copy that S3 replicates a version id of its own, where S3 keeps the source's",
+        "it gets the source's; copies are there at once, by the first rule that fits an object",
+    ),
+    Patch(
         "Lambda runtime",
         "MiniStack runs functions in its own interpreter with its own packages, so missing dependencies go unnoticed",
         "`python -m awslambdaric` against a Runtime API of ours; it sees the asset, the standard library, boto3 and "
@@ -120,8 +125,10 @@ _AT_START = (
     ),
     Patch(
         "condition keys",
-        "MiniStack knows neither `dynamodb:LeadingKeys` nor `events:source`, so such statements never apply",
-        "both are read from the request and given to its evaluator; in a transaction all its keys count at once",
+        "MiniStack knows none of `dynamodb:LeadingKeys`, `events:source` and `ec2:SourceInstanceARN`, so such "
+        "statements never apply",
+        "they are read from the request, or from the key that signed it, and given to its evaluator; in a transaction "
+        "all its keys count at once",
     ),
     Patch(
         "batches to queues",
@@ -168,6 +175,11 @@ _AT_DEPLOY = (
         "public parameters",
         "AWS publishes SSM parameters (AMI ids) that the emulated account does not have",
         "template parameters that name one get a placeholder AMI; instances here are processes and need none",
+    ),
+    Patch(
+        "replication",
+        "MiniStack drops `ReplicationConfiguration` of a template",
+        "set through S3's API after the deployment",
     ),
     Patch(
         "reserved concurrency",

@@ -27,6 +27,7 @@ NAMES = {
         "is_root_access_key(access_key_id)",
         "_resolve_managed_policy_document(policy_arn, account_id)",
         "AuthError",
+        "enforce(access_key_id, iam_action, service, region, resource_arn, service_context)",
     ),
     "ministack.core.lambda_runtime": (
         "_worker_class_for(config)",
@@ -54,7 +55,14 @@ NAMES = {
     ),
     "ministack.services.iam": ("_roles", "_users", "_user_inline_policies", "_instance_profiles"),
     "ministack.services.lambda_svc": ("acquire_worker", "_sqs_esm_concurrency(esm, func_rec, config, queue)"),
-    "ministack.services.s3": ("_crc32c(body)", "_crc64nvme(body)"),
+    "ministack.services.s3": (
+        "_crc32c(body)",
+        "_crc64nvme(body)",
+        "_record_object_version(bucket_name, key, prior_obj, obj, data)",
+        "_in_account(account_id)",
+        "_object_versions",
+        "_buckets",
+    ),
     "ministack.services.scheduler": ("_schedules",),
     "ministack.services.sts": ("register_session(access_key, session)", "_sessions"),
 }
