@@ -154,6 +154,7 @@ def test_a_run_that_moves_reads_its_checkpoint_from_the_replica_and_goes_on_bit_
     assert (digest_in(log), losses_in(log)) == (expected[1], expected[0])
 
 
+@pytest.mark.long
 def test_a_replica_that_lacks_a_shard_is_passed_over_and_home_is_read(
     shell: Shell, expected: tuple[dict[int, float], str]
 ) -> None:
