@@ -51,16 +51,17 @@ def follow(scenario: Scenario, choice: Choice, home: Trace, start: Seconds) -> O
     held = losses = 0
     productive = paid = 0.0
     wanted = math.inf if scenario.work is None else scenario.work
+    price = scenario.assumptions.spot * scenario.spec.nodes
     for begin, stop in _tenures(choice, home, start, end):
         held += 1
         done = begin + scenario.assumptions.restart + wanted - productive
         if done <= min(stop, end):
             paid += done - begin
-            return Outcome(wanted, held, losses, paid / HOUR * scenario.assumptions.spot, finished=done - start)
+            return Outcome(wanted, held, losses, paid / HOUR * price, finished=done - start)
         losses += stop < end
         paid += min(stop, end) - begin
         productive += max(min(stop, end) - begin - scenario.assumptions.restart, 0.0)
-    return Outcome(productive, held, losses, paid / HOUR * scenario.assumptions.spot)
+    return Outcome(productive, held, losses, paid / HOUR * price)
 
 
 def _tenures(choice: Choice, home: Trace, now: Seconds, end: Seconds) -> Iterator[tuple[Seconds, Seconds]]:
@@ -78,8 +79,8 @@ def _tenures(choice: Choice, home: Trace, now: Seconds, end: Seconds) -> Iterato
 
 
 def _on_demand(scenario: Scenario) -> Outcome:
-    """One machine that nobody takes back."""
-    restart, price = scenario.assumptions.restart, scenario.assumptions.on_demand
+    """One machine, or one gang, that nobody takes back."""
+    restart, price = scenario.assumptions.restart, scenario.assumptions.on_demand * scenario.spec.nodes
     productive = max(scenario.length - restart, 0.0)
     if scenario.work is None or scenario.work > productive:
         return Outcome(productive, 1, 0, scenario.length / HOUR * price)

@@ -2,7 +2,8 @@
 
 The clock jumps from event to event. Looks that find nothing new are left out: a healthy machine is
 not watched each minute, because nothing in a trace falls silent. A machine is lost without any
-lead, for a trace tells of none; in production the notice comes two minutes earlier.
+lead, for a trace tells of none; in production the notice comes two minutes earlier. Where a pool has fewer
+machines than a gang needs, all of the gang are lost at once: no survivors wait for others.
 """
 
 from __future__ import annotations
@@ -43,12 +44,17 @@ MOST_STEPS = 1000  # decisions at one moment; a run that needs more does not com
 
 @dataclass(frozen=True)
 class Held:
-    """The machine that a run has now."""
+    """The machine, or the gang, that a run has now."""
 
-    instance_id: str
+    instance_ids: tuple[str, ...]
     pool: Pool
     ready: Seconds  # when its first step is done
     lost: Seconds  # `inf` when the trace does not tell
+
+    @property
+    def instance_id(self) -> str:
+        """The one machine, or the gang's first, which holds the lease."""
+        return self.instance_ids[0]
 
 
 def replay(scenario: Scenario, shared: bool = True) -> list[Outcome]:
@@ -100,7 +106,8 @@ class Account:
         for pool in pools:
             until = self._capacity(pool, moment)
             if until is not None:
-                return LaunchAnswer(instance_id, pool, tuple(refusals)), until
+                others = tuple(f"{instance_id}.{node}" for node in range(1, self._scenario.spec.nodes))
+                return LaunchAnswer(instance_id, pool, tuple(refusals), others), until
             code = "InsufficientInstanceCapacity"
             refusals.append(Refusal(pool, FailureScope.POOL, code, "the trace has none", at(moment)))
         return LaunchAnswer(None, None, tuple(refusals)), moment
@@ -170,7 +177,8 @@ class Simulated:
             return
         lease = take(run.lease or Lease(run.run_id), current.generation, held.instance_id)
         beat = Heartbeat(run.run_id, current.generation, 1, Phase.TRAINING, first_step=True)
-        self._run = absorb(replace(run, lease=lease, heartbeats=(beat,)), at(held.ready), self._account.site)
+        beats = tuple(replace(beat, node=node) for node in range(len(held.instance_ids)))
+        self._run = absorb(replace(run, lease=lease, heartbeats=beats), at(held.ready), self._account.site)
 
     @property
     def _finishes(self) -> Seconds:
@@ -183,7 +191,7 @@ class Simulated:
         if held is None or done > min(moment, held.lost):
             return
         self._done, self._finished = self._account.scenario.work or 0.0, done
-        self._learn(StateChange(held.instance_id, InstanceState.TERMINATED), at(done))
+        self._all_gone(held, at(done))
         self._account.learn_end(held, False, done)
         self._held = None
 
@@ -211,8 +219,9 @@ class Simulated:
         if held is None or held.lost > moment:
             return
         now, self._done = at(moment), self._trained(moment)
-        self._learn(InterruptionNotice(held.instance_id, "terminate", now, NoticeSource.EVENTBRIDGE), now)
-        self._learn(StateChange(held.instance_id, InstanceState.TERMINATED), now)
+        for instance_id in held.instance_ids:
+            self._learn(InterruptionNotice(instance_id, "terminate", now, NoticeSource.EVENTBRIDGE), now)
+        self._all_gone(held, now)
         self._account.learn_end(held, True, moment)
         self._losses += 1
         self._held = None
@@ -249,17 +258,19 @@ class Simulated:
                 self._account.learn_answer(answer, moment)
                 if answer.instance_id is not None and answer.pool is not None:
                     ready = moment + self._account.scenario.assumptions.restart
-                    self._held = Held(answer.instance_id, answer.pool, ready, until)
+                    self._held = Held(answer.instance_ids, answer.pool, ready, until)
                 yield LaunchAnswered(intent.launch, answer, self._account.price(answer.pool) if answer.pool else None)
-            case Terminate(instance_id=instance_id):
+            case Terminate():
                 self._stop(moment)
-                yield TerminateAsked(instance_id)
-                yield StateChange(instance_id, InstanceState.TERMINATED)
+                for instance_id in decision.instance_ids:
+                    yield TerminateAsked(instance_id)
+                    yield StateChange(instance_id, InstanceState.TERMINATED)
             case Drain(generation=generation, by=by) if self._held is not None:
                 held, self._done = self._held, self._trained(moment)
                 self._stop(moment)
                 yield DrainAsked(generation, by)
-                yield StateChange(held.instance_id, InstanceState.TERMINATED)
+                for instance_id in held.instance_ids:
+                    yield StateChange(instance_id, InstanceState.TERMINATED)
             case Verify(checkpoints=points):
                 verdict = Verdict(points[0].commit.generation, 1, True, "", at(moment) + timedelta(microseconds=1))
                 self._run = replace(self._run, checkpoints=(replace(points[0], verdict=verdict),))
@@ -269,6 +280,10 @@ class Simulated:
                 yield Collected(replace(self._run.upkeep, due_at=at(self._end) + timedelta(days=1)))
             case Observe():
                 raise SpotrelayError(f"{self._run.run_id}: nothing in a replay falls silent. Report it")
+
+    def _all_gone(self, held: Held, now: datetime) -> None:
+        for instance_id in held.instance_ids:
+            self._learn(StateChange(instance_id, InstanceState.TERMINATED), now)
 
     def _learn(self, fact: Fact, now: datetime) -> None:
         self._run = record(self._run, fact, now, self._account.site)

@@ -43,8 +43,8 @@ class Outcome:
     """What one run came to under one policy."""
 
     productive: Seconds
-    launches: int  # machines that it got
-    losses: int  # machines that were taken from it
+    launches: int  # machines that it got; a gang counts once
+    losses: int  # machines that were taken from it; the loss of one is that of its whole gang
     cost: float  # dollars
     failed: str = ""  # why it ended before its time; empty when it did not
     finished: Seconds | None = None  # from its start until its work was done

@@ -51,11 +51,11 @@ class Trace:
         return sum(end - start for start, end in zip(ends[::2], ends[1::2], strict=True)) / self.length
 
 
-def trace_of(pool: Pool, gap: Seconds, data: Iterable[float]) -> Trace:
-    """The trace in these probes; a value above zero is capacity for a machine."""
+def trace_of(pool: Pool, gap: Seconds, data: Iterable[float], nodes: int = 1) -> Trace:
+    """The trace in these probes; a value above zero is capacity for a machine, for several it has to count them."""
     changes: list[Seconds] = []
     count = 0
-    for up, group in groupby(value > 0 for value in data):
+    for up, group in groupby((value > 0 if nodes == 1 else value >= nodes) for value in data):
         if up or changes:
             changes.append(count * gap)
         count += len(list(group))
@@ -76,16 +76,22 @@ def read_traces(folder: Path, spec: Spec) -> tuple[Trace, ...]:
     files = {path: _named(path) for path in sorted(folder.rglob("*.json"))}
     exact = any(kind in spec.instance_types for _, kind in files.values())
     traces: dict[Pool, Trace] = {}
+    most = 0.0  # machines that there ever were at once in a pool
     for path, (zone, kind) in files.items():
         if (exact and kind not in spec.instance_types) or (spec.zones and zone not in spec.zones):
             continue
         pool = Pool(region_of(zone), zone, kind if exact else spec.instance_types[0])
         if pool in traces:
             raise InvalidInput(f"{path}: a second trace for {pool}; name a folder with one of them")
-        traces[pool] = trace_of(pool, *read_probes(path))
+        gap, data = read_probes(path)
+        most = max(most, *data)
+        traces[pool] = trace_of(pool, gap, data, spec.nodes)
     if not traces:
         wanted = f" for zones {', '.join(spec.zones)}" if spec.zones else ""
         raise InvalidInput(f"{folder}: no traces{wanted}; they are files named <zone>_<type>_<count>.json")
+    if spec.nodes > 1 and most < spec.nodes:
+        told = f"its probes count {most:g} machines at the most, and nodes asks for {spec.nodes} in one zone at once"
+        raise InvalidInput(f"{folder}: {told}; replay a gang on probes that count machines")
     return tuple(traces.values())
 
 

@@ -58,6 +58,20 @@ def test_a_loss_costs_a_launch_elsewhere() -> None:
     assert outcome == Outcome(5 * HOUR - 720, 2, 1, pytest.approx(5 * 0.35))
 
 
+def test_a_gang_has_all_its_machines_or_none_and_pays_for_each() -> None:
+    gang = replace(SPEC, nodes=4)
+    counted = [
+        trace_of(pool(z), HOUR, data, 4) for z, data in (("eu-west-1a", [4, 4, 3, 3]), ("us-east-1a", [2, 2, 4, 5]))
+    ]
+
+    (outcome,) = replay(one_run(tuple(counted), gang))
+
+    assert outcome == Outcome(4 * HOUR - 720, 2, 1, pytest.approx(4 * 4 * 0.35))
+    policies = fixed_policies(one_run(tuple(counted), gang), seed=0)
+    assert policies["on_demand"][0].cost == pytest.approx(4 * 4 * 1.0)
+    assert policies["clairvoyant"][0].cost == pytest.approx(4 * 4 * 0.35)
+
+
 def test_waiting_for_capacity_is_not_paid_and_not_productive() -> None:
     (outcome,) = replay(one_run(by_hours(home=[1, 1, 0, 0, 1, 1])))
 

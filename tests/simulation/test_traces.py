@@ -16,6 +16,13 @@ SPEC = Spec(("train",), ("p3.2xlarge", "g5.xlarge"))
 POOL = Pool("eu-west-1", "eu-west-1a", "p3.2xlarge")
 
 
+def test_a_gang_is_not_replayed_on_probes_that_do_not_count_machines(tmp_path: Path) -> None:
+    write(tmp_path, {"eu-west-1a": [0, 1, 1]})
+
+    with pytest.raises(InvalidInput, match="nodes asks for 4"):
+        read_traces(tmp_path, Spec(("train",), ("p3.2xlarge",), nodes=4))
+
+
 def test_a_trace_says_until_when_a_machine_lives_and_from_when_there_is_one() -> None:
     trace = trace_of(POOL, 100.0, [0, 1, 2, 0, 0, 1])
 
