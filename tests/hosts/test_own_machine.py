@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -122,6 +123,13 @@ class Ground:
 
         return self.until(there, f"an attempt on {kind} after attempt {after}")
 
+    def shim_of(self, machine: str) -> str:
+        """Where the Python of the program on this machine of the lab found the shim, as its agent logged it."""
+        log = (self.lab.folder / "machines" / "Spotrelay" / "lab1" / machine / "log").read_text()
+        found = re.search(r"trainer_shim \S+ in (\S+),", log)
+        assert found is not None, log
+        return found[1]
+
     def generation(self) -> int:
         """Of the newest attempt."""
         current = self.runs.load(RUN).current
@@ -208,5 +216,6 @@ def test_a_run_goes_from_the_lab_to_ec2_and_back_and_its_losses_are_those_of_an_
     drained = [step.number for step in steps if step.machine == third]
     went_on = [step.number for step in steps if step.machine == fourth]
     assert min(went_on) == max(drained) + 1, "a drain costs no step"
+    assert lab.shim_of(third).startswith(f"{lab.lab.folder}/machines/Spotrelay/lab1/agents/"), "the agent brought it"
     assert members(first) == members(third) == []
     assert living_in(lab.cloud.home / "instances") == {}
