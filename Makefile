@@ -11,7 +11,7 @@ LONG ?= long
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 
-.PHONY: help install dev demo test test-all check docs mutants model spin sshd assembly synth bench-cold-start bench-storm bench-scale bench-event bench-checkpoint bench-clients acceptance-aws clean
+.PHONY: help install dev demo cloud test test-all check docs mutants model spin sshd assembly synth bench-cold-start bench-storm bench-scale bench-event bench-checkpoint bench-clients acceptance-aws clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -45,6 +45,9 @@ assembly: install ## the stack and its Lambda assets, built for this machine
 
 demo: assembly ## reclaim a training run five times on this machine, and prove that nothing was lost
 	@$(BIN)/spotrelay demo
+
+cloud: assembly ## AWS on loopback with the stack in it, to try the commands against
+	@$(BIN)/python -m spotrelay.localcloud
 
 test: assembly spin sshd ## the tests, with fixed seeds
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not long'

@@ -51,7 +51,7 @@ def agent_archive() -> Archive:
 
 
 def _libraries() -> Path:
-    """Kept by itself: it changes with the locks only, and takes ten calls of pip."""
+    """Kept by itself: it changes with the locks only, and takes nine calls of pip."""
     inputs = input_digest((), (PURE_LOCK, NATIVE_LOCK), _what())
 
     def build(out: Path) -> None:
@@ -77,7 +77,6 @@ def _prune_services(tree: Path) -> None:
     for entry in (tree / "botocore" / "data").iterdir():
         if entry.is_dir() and entry.name not in SERVICES:
             shutil.rmtree(entry)
-    shutil.rmtree(tree / "boto3" / "data", ignore_errors=True)
 
 
 def _what() -> dict[str, list[str]]:

@@ -30,7 +30,6 @@ class Need:
 
 NEEDS = (
     Need("botocore", (1, 36)),  # checksums of whole objects, and puts that create only
-    Need("boto3", imported=False),
     Need("xxhash"),
     Need("numpy", imported=False),
 )

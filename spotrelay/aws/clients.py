@@ -1,13 +1,16 @@
-"""Every boto3 client comes from here: short timeouts, few retries, one client per service and region."""
+"""Every client comes from here: short timeouts, few retries, one client per service and region.
+
+botocore makes them, without boto3 above it: where a program has a botocore of its own, that is one library to fit.
+"""
 
 from __future__ import annotations
 
 import threading
 from typing import Any
 
-import boto3
 import botocore.session
 from botocore.config import Config
+from botocore.session import Session
 
 from spotrelay.core.errors import Unavailable
 
@@ -29,7 +32,7 @@ class Clients:
     """
 
     def __init__(
-        self, region: str, session: boto3.Session | None = None, attempts: int = ATTEMPTS, read_s: int = READ_S
+        self, region: str, session: Session | None = None, attempts: int = ATTEMPTS, read_s: int = READ_S
     ) -> None:
         self.region = region
         self._attempts = attempts
@@ -61,13 +64,13 @@ class Clients:
         key = (service, region, launching)
         with self._lock:  # making clients is not thread-safe in botocore; using them is
             if key not in self._made:
-                make: Any = self._signed_in().client  # untyped: the service is a variable here
+                make: Any = self._signed_in().create_client  # untyped: the service is a variable here
                 how = _config(1, LAUNCH_READ_S) if launching else _config(self._attempts, self._read_s)
                 self._made[key] = make(service, region_name=region, config=how)
             return self._made[key]
 
-    def _signed_in(self) -> boto3.Session:
-        session = self._session or _session(self.region)
+    def _signed_in(self) -> Session:
+        session = self._session or _session()
         if session.get_credentials() is None:
             raise Unavailable(
                 "no AWS credentials were found: log in (aws sso login, aws configure), "
@@ -89,11 +92,11 @@ def _config(attempts: int, read_s: int) -> Config:
     )
 
 
-def _session(region: str) -> boto3.Session:
+def _session() -> Session:
     core = botocore.session.get_session()
     core.set_config_variable("metadata_service_timeout", METADATA_S)
     core.set_config_variable("metadata_service_num_attempts", 1)
-    return boto3.Session(botocore_session=core, region_name=region)
+    return core
 
 
 def nearby(region: str) -> Clients:

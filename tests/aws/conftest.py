@@ -5,8 +5,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 
-import boto3
 import pytest
+from botocore.session import get_session
 
 from spotrelay.aws.clients import Clients
 from spotrelay.testing.ministack import ministack
@@ -37,13 +37,13 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def clients(no_account: None, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Clients:
     """Clients of the MiniStack, with an account of its own for each test."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    return Clients(REGION, boto3.Session(region_name=REGION))
+    return Clients(REGION, get_session())
 
 
 @pytest.fixture
 def offline(no_account: None) -> Clients:
     """Clients for stubbed answers; a request that is not stubbed would find nobody."""
-    return Clients(REGION, boto3.Session(region_name=REGION))
+    return Clients(REGION, get_session())
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 import time
 
-import boto3
 import pytest
+from botocore.session import get_session
 
 from spotrelay.aws.clients import ATTEMPTS, Clients
 from spotrelay.aws.run_store import DynamoRunStore
@@ -36,7 +36,7 @@ def test_a_service_that_does_not_listen_is_unavailable_within_seconds(monkeypatc
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{nobody.getsockname()[1]}")
-        store = DynamoRunStore(Clients("us-east-1", boto3.Session()).client("dynamodb"), "table")
+        store = DynamoRunStore(Clients("us-east-1", get_session()).client("dynamodb"), "table")
 
         begun = time.monotonic()
         with pytest.raises(Unavailable):

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
-import boto3
 import pytest
 from botocore.exceptions import (
     ConnectionClosedError,
@@ -20,6 +19,7 @@ from botocore.exceptions import (
     ReadTimeoutError,
     SSLError,
 )
+from botocore.session import get_session
 from botocore.stub import ANY, Stubber
 from moto import mock_aws
 
@@ -202,7 +202,7 @@ def test_no_capacity_as_a_server_error_is_heard_at_the_first_try(monkeypatch: py
     with HTTPServer(("127.0.0.1", 0), NoCapacity) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
-        answer = launch(Ec2Machines(Clients(HOME, boto3.Session()), PLACES, "Spotrelay"))
+        answer = launch(Ec2Machines(Clients(HOME, get_session()), PLACES, "Spotrelay"))
         server.shutdown()
 
     assert [refusal.scope for refusal in answer.refusals] == [FailureScope.POOL, FailureScope.POOL]
@@ -388,7 +388,7 @@ def test_the_newest_price_of_a_pool_counts_and_on_demand_has_none(machines: Ec2M
 def test_the_requests_are_understood_by_a_mock_of_ec2(monkeypatch: pytest.MonkeyPatch) -> None:
     """moto knows the wire format of every call here; it runs in one thread only."""
     with mock_aws():
-        clients = Clients(HOME, boto3.Session(region_name=HOME))
+        clients = Clients(HOME, get_session())
         ec2 = clients.client("ec2")
         vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
         subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.0.0/24", AvailabilityZone="us-east-1a")["Subnet"]

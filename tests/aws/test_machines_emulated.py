@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
+from botocore.session import get_session
 
 from spotrelay.aws.catalogue import instance_kinds
 from spotrelay.aws.clients import Clients
@@ -57,7 +57,7 @@ def ours(cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clients
     """Clients as in production; every machine of the test is ended after it."""
     for name, value in cloud.environment().items():
         monkeypatch.setenv(name, value)
-    clients = Clients(REGION, boto3.Session(region_name=REGION))
+    clients = Clients(REGION, get_session())
     yield clients
     cloud.allow({})
     for instance in cloud.instances():

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import boto3
 import pytest
+from botocore.session import get_session
 
 from spotrelay.aws.clients import Clients
 from spotrelay.aws.placement_scores import Ec2Scores
@@ -34,7 +34,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
 def clients(cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch) -> Clients:
     for name, value in cloud.environment().items():
         monkeypatch.setenv(name, value)
-    return Clients("us-east-1", boto3.Session(region_name="us-east-1"))
+    return Clients("us-east-1", get_session())
 
 
 @pytest.fixture
@@ -87,9 +87,9 @@ def test_the_same_question_is_the_same_request_and_names_of_zones_are_asked_for_
 def test_a_role_without_the_right_is_told_and_one_with_it_is_answered(cloud: LocalCloud, clients: Clients) -> None:
     def asked(name: str, *actions: str) -> int:
         keys = as_role(cloud, role(cloud, name, "lambda.amazonaws.com", allow(*actions, on="*")))
-        return len(
-            Ec2Scores(Clients("us-east-1", boto3.Session(region_name="us-east-1", **keys)), PLACES).ask(QUESTION)
-        )
+        session = get_session()
+        session.set_credentials(*keys.values())
+        return len(Ec2Scores(Clients("us-east-1", session), PLACES).ask(QUESTION))
 
     with pytest.raises(Unavailable, match="UnauthorizedOperation"):
         asked("blind", "ec2:DescribeAvailabilityZones")

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
+from botocore.session import get_session
 
 from benchmarks.scale import __main__ as command
 from benchmarks.scale import idle, requests, storms
@@ -155,7 +155,7 @@ class Watched:
     """A real store in front of an emulated table, and the operations that it sent."""
 
     def __init__(self) -> None:
-        clients = Clients("us-east-1", boto3.Session(region_name="us-east-1"))
+        clients = Clients("us-east-1", get_session())
         client = clients.client("dynamodb")
         self.store = DynamoRunStore(client, new_table(clients))
         self.sent: Counter[str] = Counter()

@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import boto3
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, UnauthorizedSSOTokenError
+from botocore.session import get_session
 
 from spotrelay.aws.clients import Clients
 from spotrelay.console import doctor, exits
@@ -40,7 +40,9 @@ class Answers(Clients):
     """Clients whose calls all come to an end by script, before anything is sent."""
 
     def __init__(self, otherwise: Exception, by_call: dict[str, Callable[[dict[str, Any]], Any]]) -> None:
-        super().__init__("us-east-1", boto3.Session("test", "test", region_name="us-east-1"))
+        session = get_session()
+        session.set_credentials("test", "test")
+        super().__init__("us-east-1", session)
         self._otherwise = otherwise
         self._by_call = by_call
 

@@ -6,8 +6,8 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
+from botocore.session import get_session
 
 from spotrelay.aws.clients import Clients
 from spotrelay.testing.ministack import ministack
@@ -32,7 +32,7 @@ def clients(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Clients:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
     monkeypatch.delenv("AWS_PROFILE", raising=False)
-    return Clients(REGION, boto3.Session(region_name=REGION))
+    return Clients(REGION, get_session())
 
 
 @pytest.fixture

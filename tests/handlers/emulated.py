@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import boto3
+from botocore.session import get_session
 
 from handlers import settings
 from infra.assets import MODELS
@@ -63,7 +63,7 @@ def make_stack(access: dict[str, str], asset: Path, runtime: Path) -> Stack:
         access: environment with which an SDK finds the emulated AWS; this process must have it too.
     """
     region = access["AWS_REGION"]
-    clients = Clients(region, boto3.Session(region_name=region))
+    clients = Clients(region, get_session())
     names = {name: f"{name}-{secrets.token_hex(4)}" for name in ("table", "bucket", "bus", "switch")}
     clients.client("dynamodb").create_table(**table_definition(names["table"]))
     clients.client("s3").create_bucket(Bucket=names["bucket"])

@@ -63,14 +63,18 @@ class Ground:
 
     def spotrelay(self, *arguments: str) -> dict[str, Any]:
         """What a command answers, run as a person runs it."""
+        return dict(json.loads(self.said(*arguments, "--json")))
+
+    def said(self, *arguments: str) -> str:
+        """What it prints."""
         outside = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
         done = subprocess.run(
-            [sys.executable, "-m", "spotrelay.console.main", *arguments, "--json"],
+            [sys.executable, "-m", "spotrelay.console.main", *arguments],
             env={**outside, **self.cloud.environment()}, cwd=self.home, capture_output=True, text=True, timeout=60,
             check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
-        return dict(json.loads(done.stdout))
+        return done.stdout
 
     def register(self) -> dict[str, Any]:
         """Register the lab's host as its person would."""
@@ -125,7 +129,8 @@ class Ground:
 
     def shim_of(self, machine: str) -> str:
         """Where the Python of the program on this machine of the lab found the shim, as its agent logged it."""
-        log = (self.lab.folder / "machines" / "Spotrelay" / "lab1" / machine / "log").read_text()
+        generation = next(a.generation for a in self.runs.load(RUN).attempts if machine in a.instance_ids)
+        log = self.said("logs", RUN, "--attempt", str(generation))
         found = re.search(r"trainer_shim \S+ in (\S+),", log)
         assert found is not None, log
         return found[1]

@@ -24,7 +24,7 @@ from spotrelay.instance.main import NOT_CONFIGURED
 LIBRARIES = "spotrelay-libs"
 AARCH64, X86_64 = 183, 62  # e_machine of an ELF file
 MOST_ZIPPED = 10 * 1024 * 1024
-HELD = ("spotrelay", "boto3", "botocore")
+HELD = ("spotrelay", "botocore", "jmespath")
 HANDLERS = ("interruptions", "runs", "sweep")
 
 
@@ -164,7 +164,7 @@ def test_each_handler_is_imported_from_the_bundle_by_a_python_with_nothing_else(
     assert torch == "False"
 
 
-def test_boto3_takes_the_small_model_of_ec2_from_the_bundle(native: Bundle, tmp_path: Path) -> None:
+def test_the_sdk_takes_the_small_model_of_ec2_from_the_bundle(native: Bundle, tmp_path: Path) -> None:
     code = (
         "import boto3\n"
         "client = boto3.client('ec2', region_name='us-east-1')\n"
@@ -232,10 +232,12 @@ def test_the_agent_makes_its_clients_from_its_own_archive(archive: Archive, tmp_
     folder = tmp_path / "agent"
     zipfile.ZipFile(archive.path).extractall(folder)
     code = (
-        "import boto3, spotrelay.instance.main, spotrelay.instance.wiring\n"
+        "import os, botocore, spotrelay.instance.main\n"
+        "from spotrelay.aws.clients import Clients\n"
+        "os.environ.update(AWS_ACCESS_KEY_ID='x', AWS_SECRET_ACCESS_KEY='y')\n"
         f"for name in {SERVICES!r}:\n"
-        "    boto3.client(name, region_name='us-east-1', aws_access_key_id='x', aws_secret_access_key='y')\n"
-        "print(boto3.__file__)"
+        "    Clients('us-east-1').client(name)\n"
+        "print(botocore.__file__)"
     )
 
     answer = _run_clean([folder / "shim", folder / LIBRARIES], code)

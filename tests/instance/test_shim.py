@@ -26,7 +26,7 @@ import json, sys
 import trainer_shim, botocore, xxhash
 print("FOUND", json.dumps([trainer_shim.__file__, botocore.__file__, xxhash.__file__]))
 """
-OF_AWS = ("botocore", "boto3", "s3transfer", "jmespath", "urllib3", "dateutil", "six")
+OF_AWS = ("botocore", "jmespath", "urllib3", "dateutil", "six")
 IMAGE = "registry.example.com/train@sha256:" + "a" * 64
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import boto3
 import botocore.session
 import pytest
 from botocore.awsrequest import AWSResponse
@@ -36,7 +35,7 @@ class Role:
         core = botocore.session.get_session()
         mine = RefreshableCredentials.create_from_metadata(self._hand_out(), self._hand_out, "imds")
         core._credentials = mine  # type: ignore[attr-defined]  # there is no public way to give refreshable ones
-        self.s3 = Clients("us-east-1", boto3.Session(botocore_session=core, region_name="us-east-1")).client("s3")
+        self.s3 = Clients("us-east-1", core).client("s3")
         self.s3.meta.events.register("before-send.s3", self._check)
 
     def _hand_out(self) -> dict[str, str]:
