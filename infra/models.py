@@ -14,6 +14,7 @@ API_VERSION = "2016-11-15"
 OPERATIONS = (
     "CreateFleet",
     "CreateTags",
+    "DescribeAvailabilityZones",
     "DescribeFleetInstances",
     "DescribeFleets",
     "DescribeInstances",
