@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import signal
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 import trainer_shim
+from spotrelay.core.checkpoint import newest_promoted
+from tests.shim.world import eventually
 from trainer_shim.frameworks import torch_dcp
 
 WIDTH = 10  # not a multiple of 4: shards of different sizes, and an empty one among 3 rows on 4 ranks
@@ -221,8 +224,19 @@ def attached(arguments: dict[str, Any]) -> dict[str, Any]:
     for number, text in run.steps(total=arguments["total"]):
         if arguments.get("terminate") == [rank, number]:
             os.kill(os.getpid(), signal.SIGTERM)
+        if "bad" in arguments:
+            states[f"before {number}"] = all_of_it()
         mine["losses"].append(script.learn(text))
-        run.step(mine["losses"][-1])
+        run.step(float("nan") if [rank, number + 1] in arguments.get("bad", []) else mine["losses"][-1])
         states[str(number + 1)] = all_of_it()
+        if "bad" in arguments:
+            flight = run._session._saver.flight
+            assert flight is None or flight.over.wait(20)
+        if [rank, number + 1] == arguments.get("promoted"):
+            eventually(partial(_promoted, run), "a checkpoint is promoted")
     run.close()
     return {"states": states, "losses": mine["losses"], "first": run.resumed_from}
+
+
+def _promoted(run: Any) -> Any:
+    return newest_promoted(run._session._ports.store.checkpoints(os.environ["SPOTRELAY_RUN"]))

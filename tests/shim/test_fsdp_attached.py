@@ -9,7 +9,7 @@ import pytest
 
 from spotrelay.core.checkpoint import Manifest, decode_manifest
 from spotrelay.core.live import EXIT_DRAINED
-from spotrelay.core.spec import Cadence
+from spotrelay.core.spec import Cadence, HealthRules
 from tests.instance.cloud import Cloud
 from tests.shim.cluster import Cluster
 from tests.shim.crew import Crew, Ended
@@ -57,6 +57,18 @@ def test_a_signal_to_one_rank_drains_all_and_they_go_on_bit_for_bit(cluster: Clu
     assert all(0 < each["first"] < 8 for each in resumed)
     assert [each["losses"] for each in resumed] == [each["losses"] for each in whole]
     assert [each["states"]["8"] for each in resumed] == [each["states"]["8"] for each in whole]
+
+
+def test_pieces_go_back_together_when_one_rank_diverges(cluster: Cluster, crew: Crew) -> None:
+    cluster.change(Cadence(every_steps=4), HealthRules(rollback=True, bad_steps=2))
+    ill = {"total": 24, "bad": [[1, 20], [1, 21]], "promoted": [0, 18]}
+
+    with cluster.verifying():
+        ended = all_well(crew.run(2, "attached", cluster.environment(1), ill))
+
+    [rollback] = manifest_of(cluster).rollbacks
+    assert (rollback.step, rollback.to_step) == (22, 4)
+    assert [each["states"]["before 22"] for each in ended] == [ended[0]["states"]["4"]] * 2
 
 
 @pytest.mark.parametrize(("before", "after"), [(4, 2), (2, 4), (2, 1), (1, 2)])
