@@ -1,6 +1,7 @@
 """Every client comes from here: short timeouts, few retries, one client per service and region.
 
-botocore makes them, without boto3 above it: where a program has a botocore of its own, that is one library to fit.
+boto3 makes them where it is installed. On a machine that trains there may be botocore alone, the program's own or the
+one that the agent brings: a boto3 of ours above a botocore of theirs would not fit.
 """
 
 from __future__ import annotations
@@ -13,6 +14,11 @@ from botocore.config import Config
 from botocore.session import Session
 
 from spotrelay.core.errors import Unavailable
+
+try:
+    import boto3
+except ImportError:
+    boto3 = None  # type: ignore[assignment]
 
 CONNECT_S = 3  # seconds to open a connection
 READ_S = 20  # seconds without a byte of the answer
@@ -64,7 +70,7 @@ class Clients:
         key = (service, region, launching)
         with self._lock:  # making clients is not thread-safe in botocore; using them is
             if key not in self._made:
-                make: Any = self._signed_in().create_client  # untyped: the service is a variable here
+                make = _maker(self._signed_in())
                 how = _config(1, LAUNCH_READ_S) if launching else _config(self._attempts, self._read_s)
                 self._made[key] = make(service, region_name=region, config=how)
             return self._made[key]
@@ -78,6 +84,10 @@ class Clients:
             )
         self._session = session
         return session
+
+
+def _maker(session: Session) -> Any:  # untyped: the service is a variable
+    return session.create_client if boto3 is None else boto3.Session(botocore_session=session).client
 
 
 def _config(attempts: int, read_s: int) -> Config:
