@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from aws_lambda_powertools import Logger, Metrics
@@ -48,7 +48,7 @@ class Wires:
 
 
 class Later:
-    """A client that is made at its first call: most events need none but DynamoDB's."""
+    """Something that is made when it is first used: most events need no client but DynamoDB's."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
@@ -84,8 +84,8 @@ def control_plane(settings: Settings, telemetry: PowertoolsTelemetry) -> Control
     called = CalledHosts(Later(lambda: clients.once("lambda")), settings.hosts_function, hosts)
     return ControlPlane(
         store=DynamoRunStore(dynamodb, settings.table),
-        objects=S3ObjectStore(Later(lambda: clients.client("s3")), settings.bucket),
-        replicas={region: _replica(region, bucket) for region, bucket in settings.replicas.items()},
+        objects=_bucket(lambda: clients.client("s3"), settings.bucket),
+        replicas={region: _bucket(partial(_nearby, region), name) for region, name in settings.replicas.items()},
         machines=Providers(ec2, called) if settings.hosts_function else ec2,
         publisher=BusPublisher(Later(lambda: clients.client("events")), settings.bus),
         switch=SsmSwitch(Later(lambda: clients.client("ssm")), settings.switch),
@@ -112,10 +112,14 @@ def control_plane(settings: Settings, telemetry: PowertoolsTelemetry) -> Control
     )
 
 
-def _replica(region: str, bucket: str) -> ObjectStore:
-    """A copy of the bucket, whose client is made when it is first looked at: few events need it."""
-    later: Any = Later(cache(lambda: S3ObjectStore(nearby(region).client("s3"), bucket)))
+def _bucket(client: Callable[[], Any], name: str) -> ObjectStore:
+    """A bucket whose client is made when it is first looked into: few events need it."""
+    later: Any = Later(cache(lambda: S3ObjectStore(client(), name)))
     return later  # type: ignore[no-any-return]  # it has everything that the store has
+
+
+def _nearby(region: str) -> Any:
+    return nearby(region).client("s3")
 
 
 def _budget(settings: Settings) -> Budget | None:

@@ -44,6 +44,7 @@ class Clients:
         self._attempts = attempts
         self._read_s = read_s
         self._session = session
+        self._make: Any = None  # untyped: the service is a variable
         self._lock = threading.Lock()
         self._made: dict[tuple[str, str, bool], Any] = {}
 
@@ -70,24 +71,20 @@ class Clients:
         key = (service, region, launching)
         with self._lock:  # making clients is not thread-safe in botocore; using them is
             if key not in self._made:
-                make = _maker(self._signed_in())
+                self._make = self._make or self._signed_in()
                 how = _config(1, LAUNCH_READ_S) if launching else _config(self._attempts, self._read_s)
-                self._made[key] = make(service, region_name=region, config=how)
+                self._made[key] = self._make(service, region_name=region, config=how)
             return self._made[key]
 
-    def _signed_in(self) -> Session:
+    def _signed_in(self) -> Any:
+        """What makes clients, once: a session of boto3 is put above a session of botocore's one time only."""
         session = self._session or _session()
         if session.get_credentials() is None:
             raise Unavailable(
                 "no AWS credentials were found: log in (aws sso login, aws configure), "
                 "or check the instance profile if this is an EC2 machine"
             )
-        self._session = session
-        return session
-
-
-def _maker(session: Session) -> Any:  # untyped: the service is a variable
-    return session.create_client if boto3 is None else boto3.Session(botocore_session=session).client
+        return session.create_client if boto3 is None else boto3.Session(botocore_session=session).client
 
 
 def _config(attempts: int, read_s: int) -> Config:
