@@ -8,20 +8,20 @@ from typing import Any, NoReturn
 
 from spotrelay.core.cadence import LastSave
 from spotrelay.core.checkpoint import SaveReason
-from spotrelay.core.errors import Fenced, InvalidInput, SpotrelayError
+from spotrelay.core.errors import Fenced, InvalidInput
 from spotrelay.core.lease import Lease
-from spotrelay.core.live import ASK_DRAIN, ASK_STACKS, EXIT_DRAINED, EXIT_FENCED, EXIT_PARTED, Phase
+from spotrelay.core.live import ASK_DRAIN, ASK_STACKS, EXIT_DRAINED, EXIT_FENCED, Phase
 from trainer_shim.agreement import Agreement, Moment, Word
 from trainer_shim.checking import Check
 from trainer_shim.checkpointer import Checkpointer, Data
+from trainer_shim.departing import EXIT_REFUSED, GOODBYE_S, Departure
 from trainer_shim.entry import Ended, Gate, NothingToResume, newest_number, take_lease
 from trainer_shim.environment import Identity
 from trainer_shim.framework import Framework, Replicas
 from trainer_shim.herald import Herald
 from trainer_shim.history import costs_of
 from trainer_shim.joint import Joint
-from trainer_shim.marker import Marker, exit_status
-from trainer_shim.patience import Cancelled, persevere
+from trainer_shim.marker import Marker
 from trainer_shim.progress import Progress
 from trainer_shim.promoting import Promoter
 from trainer_shim.pulse import Pulse
@@ -44,9 +44,7 @@ from trainer_shim.wiring import Ports
 LOOK_S = 0.05  # between looks while a save is waited for
 LOSS_S = 1.0  # between looks at losses that are still on a device
 REST_MOST_S = 10.0  # between two tries to save the last state
-GOODBYE_S = 8.0  # for the last requests of a drain, whatever the deadline says
 STUCK_S = 2.0  # a save that has not ended by then and meets failures is not waited for at the end
-EXIT_REFUSED = 1  # nothing can be resumed, or what was found does not fit
 
 
 class Session:
@@ -78,6 +76,7 @@ class Session:
         self._watcher = Watcher(identity, ports.publisher, self._team.ranks.watches)
         self._herald = Herald(ports.publisher, identity, self._team.leads)
         self._marker = Marker(identity.state)
+        self._departure = Departure(identity, ports, self._pulse, self._herald, self._watcher, self._marker, self._team)
         self._promoter = Promoter(ports.store, identity)
         self._wanted = everything if replicas is None else replicas.wanted
         self._retreat = Retreat(ports, identity, framework, self._watcher, self._herald, self._team, self._wanted)
@@ -379,10 +378,9 @@ class Session:
 
     def _heed(self, agreed: Word | None) -> None:
         if agreed is not None and agreed.fenced:
-            kept = "nothing" if self._saved_step is None else f"everything up to step {self._saved_step}"
             self._leave(
                 EXIT_FENCED,
-                f"{self._fence}. Of what this process knows, {kept} is committed. It ends here; "
+                f"{self._fence}. Of what this process knows, {self._kept()} is committed. It ends here; "
                 "the run goes on elsewhere",
             )
 
@@ -489,7 +487,7 @@ class Session:
         except BaseException:
             self._give_up_flight()
             raise
-        self._release(deadline)
+        self._departure.release(deadline)
         self._tell_drained(step)
         self._leave(EXIT_DRAINED, "")
 
@@ -527,7 +525,7 @@ class Session:
         flight = self._active().flight
         if flight is not None:
             flight.cancel()  # over by now, or too late
-        self._release(ending.deadline)
+        self._departure.release(ending.deadline)
 
     def _rest(self) -> None:
         if self._understudy is not None:
@@ -563,58 +561,21 @@ class Session:
         while flight is not None and not flight.over.is_set() and (left := until - time.monotonic()) > 0:
             flight.over.wait(min(LOOK_S, left))
 
-    def _release(self, deadline: float) -> None:
-        if not self._team.leads:
-            return
-        left_s = max(deadline - time.monotonic(), GOODBYE_S)
-        try:
-            persevere(self._give_back, _Until(left_s), self.identity.time_scale, left_s)
-        except (SpotrelayError, Cancelled) as error:
-            say(f"the lease could not be given back; the control plane will take it when this machine is gone: {error}")
-            return
-        self._herald.report("released")
-
-    def _give_back(self) -> None:
-        identity = self.identity
-        self._ports.store.release_lease(identity.run_id, identity.generation, identity.instance_id)
-
     def _drain_unborn(self, why: str) -> NoReturn:
         say(f"{why}: this attempt ends before its first step")
-        self._release(time.monotonic())
+        self._departure.release(time.monotonic())
         self._leave(EXIT_DRAINED, "")
 
     def _leave(self, code: int, message: str) -> NoReturn:
         if message:
             say(message)
-        if code == EXIT_DRAINED:
-            self._pulse.set(phase=Phase.DRAINED)
-            self._herald.report("drained")
         self._closed = True
         self._rest()
-        self._pulse.stop()
-        self._herald.flush(2.0)
-        self._watcher.stop()
-        written = not self._team.ranks.watches or self._marker.leave_word(self.identity.generation, code)
-        raise SystemExit(exit_status(code, self._team.part(written), self._team.size))
+        self._departure.leave(code)
 
     def _leave_alone(self, error: Parted) -> NoReturn:
-        """Nothing can be agreed on any more: end, so that the ranks are started again together."""
-        kept = "nothing" if self._saved_step is None else f"everything up to step {self._saved_step}"
-        say(f"{error}. {kept} is committed; this process ends, so that all can be started again", everywhere=True)
         self._closed = True
-        self._watcher.stop()
-        self._pulse.stop()
-        if self.identity.nodes > 1 and self._team.ranks.watches:
-            self._marker.leave_word(self.identity.generation, EXIT_PARTED)  # the cause may be on another machine
-        raise SystemExit(EXIT_REFUSED)
+        self._departure.leave_alone(error, self._kept())
 
-
-class _Until:
-    """A wait that is given up at a time, for `persevere`."""
-
-    def __init__(self, seconds: float) -> None:
-        self._end = time.monotonic() + seconds
-
-    def wait(self, timeout: float) -> bool:
-        time.sleep(max(min(timeout, self._end - time.monotonic()), 0.0))
-        return time.monotonic() >= self._end
+    def _kept(self) -> str:
+        return "nothing" if self._saved_step is None else f"everything up to step {self._saved_step}"

@@ -15,6 +15,7 @@ from spotrelay.core.checkpoint import CheckpointId, Commit
 from spotrelay.core.errors import Fenced, SpotrelayError
 from spotrelay.core.live import EXIT_DRAINED, EXIT_FENCED, Phase
 from trainer_shim import needs, wiring
+from trainer_shim.departing import EXIT_REFUSED
 from trainer_shim.entry import Choice, Ended, Gate, NothingToResume, choose, newest_number, take_lease
 from trainer_shim.environment import Identity, read_identity
 from trainer_shim.frameworks import torch_ranks
@@ -27,8 +28,6 @@ from trainer_shim.voice import say
 from trainer_shim.watcher import Watcher
 
 T = TypeVar("T")
-
-EXIT_REFUSED = 1  # nothing can be resumed
 
 
 def join() -> Attempt | None:
