@@ -83,12 +83,12 @@ def brought(places: list[Path], home: Path) -> bool:
 def test_a_python_with_torch_alone_is_reclaimed_and_goes_on_bit_for_bit_with_the_shim_of_the_stack(
     shell: Shell, image: Path, tmp_path: Path
 ) -> None:
-    submit(shell, "bare", [str(image), "where.py", "gpt_stdlib.py", "--steps", str(STEPS)])
     alone = [sys.executable, str(EXAMPLES / "gpt_stdlib.py"), "--steps", str(STEPS), "--out", str(tmp_path / "out")]
     expected = subprocess.run(
         alone, env={**outside_spotrelay(), **QUIET}, capture_output=True, text=True, timeout=120, check=True
     ).stdout
 
+    submit(shell, "bare", [str(image), "where.py", "gpt_stdlib.py", "--steps", str(STEPS)])
     first = shell.until("bare", lambda run: bool(run.lease and run.lease.holder), "the lease")
     shell.cloud.interrupt(first["attempts"][-1]["machines"][0])
     over = shell.ends("bare")

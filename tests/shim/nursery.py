@@ -151,13 +151,21 @@ def _serve(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_service_models() -> None:
-    # Clients spend most of a second on them; a child inherits them with the session.
+    # Clients spend most of a second on them; a child inherits them with the loader.
     from spotrelay.aws import clients
 
-    session = clients._session("us-east-1")
+    new_session = clients._session
+    session = new_session()
     for service in ("dynamodb", "s3", "events"):
-        session.client(service, aws_access_key_id="test", aws_secret_access_key="test")
-    clients._session = lambda region: session
+        session.create_client(service, region_name="us-east-1", aws_access_key_id="test", aws_secret_access_key="test")
+    loader = session.get_component("data_loader")
+
+    def prepared() -> Any:
+        found = new_session()
+        found.register_component("data_loader", loader)
+        return found
+
+    clients._session = prepared
 
 
 def main() -> None:
