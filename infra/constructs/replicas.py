@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-from aws_cdk import Duration, RemovalPolicy, Stack, aws_iam, aws_s3
+from aws_cdk import Duration, Stack, aws_iam, aws_s3
 from constructs import Construct
 
 from infra.config import Config
 from infra.constructs.acknowledge import acknowledge_wildcards
-from infra.constructs.vault import CHECKPOINTS, RUNS, Vault, access_logs
+from infra.constructs.guarded import guarded_bucket
+from infra.constructs.vault import CHECKPOINTS, RUNS, Vault
 
 HIDDEN_DAYS = 30  # that a version stays which was hidden at home: nobody reads it, and it is nobody's only copy
 
@@ -20,28 +21,12 @@ class ReplicaBucket(Construct):
 
     def __init__(self, scope: Construct, name: str, config: Config) -> None:
         super().__init__(scope, name)
-        self.bucket = aws_s3.Bucket(
-            self,
-            "Bucket",
-            bucket_name=replica_name(config, Stack.of(self).region),
-            versioned=True,
-            encryption=aws_s3.BucketEncryption.S3_MANAGED,
-            block_public_access=aws_s3.BlockPublicAccess.BLOCK_ALL,
-            object_ownership=aws_s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
-            enforce_ssl=True,
-            minimum_tls_version=1.2,
-            server_access_logs_bucket=access_logs(self),
-            server_access_logs_prefix="access/",
-            removal_policy=RemovalPolicy.RETAIN,
-            lifecycle_rules=[
-                aws_s3.LifecycleRule(id="abandoned-uploads", abort_incomplete_multipart_upload_after=Duration.days(2)),
-                aws_s3.LifecycleRule(
-                    id="hidden-at-home",
-                    noncurrent_version_expiration=Duration.days(HIDDEN_DAYS),
-                    expired_object_delete_marker=True,
-                ),
-            ],
+        hidden = aws_s3.LifecycleRule(
+            id="hidden-at-home",
+            noncurrent_version_expiration=Duration.days(HIDDEN_DAYS),
+            expired_object_delete_marker=True,
         )
+        self.bucket = guarded_bucket(self, hidden, name=replica_name(config, Stack.of(self).region))
         self._only_replication(role_arn(self, config))
 
     def _only_replication(self, role: str) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from aws_cdk import Duration, RemovalPolicy, aws_iam, aws_s3
+from aws_cdk import Duration, aws_iam, aws_s3
 from constructs import Construct
 
 from infra.config import Config
-from infra.constructs.acknowledge import acknowledge, acknowledge_wildcards
+from infra.constructs.acknowledge import acknowledge_wildcards
+from infra.constructs.guarded import guarded_bucket
 
 CODE = "code/*"
 RUNS = "runs/*"
@@ -18,28 +19,11 @@ class Vault(Construct):
 
     def __init__(self, scope: Construct, name: str, config: Config) -> None:
         super().__init__(scope, name)
-        logs = access_logs(self)
-        self.bucket = aws_s3.Bucket(
-            self,
-            "Bucket",
-            versioned=True,
-            encryption=aws_s3.BucketEncryption.S3_MANAGED,
-            block_public_access=aws_s3.BlockPublicAccess.BLOCK_ALL,
-            object_ownership=aws_s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
-            enforce_ssl=True,
-            minimum_tls_version=1.2,
-            server_access_logs_bucket=logs,
-            server_access_logs_prefix="access/",
-            removal_policy=RemovalPolicy.RETAIN,
-            lifecycle_rules=[
-                # We make no multipart uploads: these are older releases' or somebody else's.
-                aws_s3.LifecycleRule(id="abandoned-uploads", abort_incomplete_multipart_upload_after=Duration.days(2)),
-                # Nothing here is ever overwritten: an older version is the trace of somebody else's write.
-                aws_s3.LifecycleRule(
-                    id="old-versions-of-code", prefix="code/", noncurrent_version_expiration=Duration.days(90)
-                ),
-            ],
+        # Nothing here is ever overwritten: an older version is the trace of somebody else's write.
+        old = aws_s3.LifecycleRule(
+            id="old-versions-of-code", prefix="code/", noncurrent_version_expiration=Duration.days(90)
         )
+        self.bucket = guarded_bucket(self, old)
         self._only_add()
 
     def _only_add(self) -> None:
@@ -86,20 +70,3 @@ class Vault(Construct):
         acknowledge_wildcards(
             role, "One prefix of one bucket: keys of runs and bundles cannot be listed in advance.", *resources
         )
-
-
-def access_logs(scope: Construct) -> aws_s3.Bucket:
-    """A bucket for the access logs of another one in the same region."""
-    logs = aws_s3.Bucket(
-        scope,
-        "AccessLogs",
-        encryption=aws_s3.BucketEncryption.S3_MANAGED,
-        block_public_access=aws_s3.BlockPublicAccess.BLOCK_ALL,
-        object_ownership=aws_s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
-        enforce_ssl=True,
-        minimum_tls_version=1.2,
-        removal_policy=RemovalPolicy.RETAIN,
-        lifecycle_rules=[aws_s3.LifecycleRule(id="old-logs", expiration=Duration.days(90))],
-    )
-    acknowledge(logs, "This bucket receives the access logs; logging it into itself would never end.", "S1")
-    return logs
