@@ -71,9 +71,10 @@ def act(decision: Decision, run: Run, plane: ControlPlane, prices: Prices) -> tu
         case Fence(floor=floor):
             plane.store.fence(run.run_id, floor)
             return ()
-        case Verify() | Recheck():
-            look = judged if isinstance(decision, Verify) else judged_all
-            return tuple(look(decision.checkpoints, run, plane))
+        case Verify(checkpoints=checkpoints):
+            return tuple(judged(checkpoints, run, plane))
+        case Recheck(checkpoints=checkpoints):
+            return tuple(judged_all(checkpoints, run, plane))
         case Compare():
             return tuple(looked_for(decision, plane))
         case Send(intent=intent):
@@ -84,10 +85,8 @@ def act(decision: Decision, run: Run, plane: ControlPlane, prices: Prices) -> tu
             return (_made(run, intent, plane) or LaunchAbandoned(intent.launch),)
         case Observe(instance_ids=instance_ids):
             return (_observed(instance_ids, run, plane),)
-        case Terminate():
-            for instance_id in decision.instance_ids:
-                _terminate(instance_id, run, plane)
-            return tuple(map(TerminateAsked, decision.instance_ids))
+        case Terminate(instance_ids=instance_ids):
+            return _terminated(instance_ids, run, plane)
         case Drain() | AskStacks():
             return (_ask(decision, run, plane),)
         case Collect():
@@ -120,13 +119,15 @@ def _observed(instance_ids: tuple[str, ...], run: Run, plane: ControlPlane) -> O
     return Observed(tuple(states.items()), tuple(unreached))
 
 
-def _terminate(instance_id: str, run: Run, plane: ControlPlane) -> None:
-    """Ask EC2 to end a machine. A refusal holds up nothing else: it is asked for again later."""
-    try:
-        plane.machines.terminate(instance_id)
-    except SpotrelayError as error:
-        plane.telemetry.count(TERMINATE_FAILED)
-        plane.telemetry.error("machine not ended", run_id=run.run_id, instance_id=instance_id, cause=str(error))
+def _terminated(instance_ids: tuple[str, ...], run: Run, plane: ControlPlane) -> tuple[TerminateAsked, ...]:
+    """Ask EC2 to end machines. A refusal holds up nothing else: it is asked for again later."""
+    for instance_id in instance_ids:
+        try:
+            plane.machines.terminate(instance_id)
+        except SpotrelayError as error:
+            plane.telemetry.count(TERMINATE_FAILED)
+            plane.telemetry.error("machine not ended", run_id=run.run_id, instance_id=instance_id, cause=str(error))
+    return tuple(map(TerminateAsked, instance_ids))
 
 
 def _made(run: Run, intent: Intent, plane: ControlPlane) -> MachineFound | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from spotrelay.core.errors import SpotrelayError
+from spotrelay.core.checkpoint import CheckpointId
+from spotrelay.core.errors import Damaged, SpotrelayError
 from spotrelay.core.ports import Publisher
 from trainer_shim.environment import Identity
 from trainer_shim.voice import say
@@ -23,6 +24,12 @@ class Herald:
     def report(self, what: str) -> None:
         """Send `Attempt Reported` in the background."""
         self.send("Attempt Reported", {"what": what})
+
+    def damaged(self, checkpoint: CheckpointId, damage: Damaged) -> None:
+        """Send `Checkpoint Damaged` in the background."""
+        about = {"generation": checkpoint.generation, "save": checkpoint.save, "problem": str(damage)}
+        where = {"key": damage.key, "version": damage.version} if damage.key else {}
+        self.send("Checkpoint Damaged", {**about, **where})
 
     def send(self, kind: str, detail: dict[str, Any]) -> None:
         """Send an event about this attempt in the background."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from spotrelay.core.errors import SpotrelayError
-from spotrelay.core.nearest import Nearest
+from spotrelay.core.nearest import Nearest, nearest
 from spotrelay.core.replica import Replica
 from trainer_shim.voice import say
 from trainer_shim.wiring import Ports
@@ -21,13 +21,11 @@ class Source:
         self._region = replica.region if replica is not None else ""
         self._why = replica.problem if replica is not None else ""
         self._nearest: Nearest | None = None
-        if replica is None or not replica.complete or ports.nearby is None:
-            return
         try:
-            self._nearest = Nearest(ports.nearby(replica.bucket), ports.objects, say)
+            self._nearest = nearest(replica, ports.nearby, ports.objects, say)
         except SpotrelayError as error:
             self._why = str(error)
-        else:
+        if self._nearest is not None:
             self.ports = replace(ports, objects=self._nearest)
 
     @property

@@ -35,24 +35,21 @@ def resume(
     while (choice := team.led(Choice, lambda: choose(gate, frozenset(damaged)))) is not None:
         checkpoint, source = choice.checkpoint, Source(gate.ports, choice.replica)
         gate.pulse.set(at_once=True, phase=Phase.RESTORING)
-        restored, damage = None, ""
-        where: dict[str, str] = {}
+        restored, met = None, None
         try:
             fits = _checked(framework, team) if framework.ready and team.size == 1 else None
             restored = fetch(
                 checkpoint, source.ports, framework, gate.identity.cache, gate.call, fits, team.rank, wanted
             )
         except Damaged as error:
-            damage = str(error)
-            where = {"key": error.key, "version": error.version} if error.key else {}
-        where = team.some(where)
-        damage = team.any(damage)
-        if damage or restored is None:
+            met = error
+        damage = team.damage(met)
+        if damage is not None:
             say(f"checkpoint {checkpoint.id} is damaged, the one before it is tried: {damage}")
             damaged.add(checkpoint.id)
-            about = {"generation": checkpoint.id.generation, "save": checkpoint.id.save, "problem": damage}
-            herald.send("Checkpoint Damaged", {**about, **where})
+            herald.damaged(checkpoint.id, damage)
             continue
+        assert restored is not None, "a rank that restored nothing has said why"
         if framework.ready:
             fit(restored, framework, team)
         _tell(restored, source.told, gate, herald, team)

@@ -82,23 +82,20 @@ class Retreat:
             checkpoint = self._chosen(frozenset(damaged))
             if checkpoint is None:
                 return None
-            restored, failure, damage = None, "", ""
-            where: dict[str, str] = {}
+            restored, failure, met = None, "", None
             try:
                 restored = self._fetched(checkpoint)
             except Damaged as error:
-                damage = str(error)
-                where = {"key": error.key, "version": error.version} if error.key else {}
+                met = error
             except (SpotrelayError, Cancelled) as error:
                 failure = str(error) or TAKEN
-            where, damage = self._team.some(where), self._team.any(damage)
+            damage = self._team.damage(met)
             self._stay_if(self._team.any(failure))
-            if restored is not None and not damage:
+            if damage is None:
                 return restored
             say(f"checkpoint {checkpoint.id} is damaged, the promoted one before it is tried: {damage}")
             damaged.add(checkpoint.id)
-            about = {"generation": checkpoint.id.generation, "save": checkpoint.id.save, "problem": damage}
-            self._herald.send("Checkpoint Damaged", {**about, **where})
+            self._herald.damaged(checkpoint.id, damage)
 
     def _chosen(self, damaged: frozenset[CheckpointId]) -> Checkpoint | None:
         """Rank 0's choice, on every rank."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from spotrelay.core.codec import from_json, to_json
-from spotrelay.core.errors import Fenced
+from spotrelay.core.errors import Damaged, Fenced
 from trainer_shim.agreement import PATIENCE_S
 from trainer_shim.entry import Ended, NothingToResume
 from trainer_shim.ranks import Parted, Ranks, by_rank
@@ -63,6 +63,12 @@ class Team:
         if self.size == 1:
             return value
         return next((each for each in self.ranks.gather(value, PATIENCE_S) if each), {})
+
+    def damage(self, met: Damaged | None) -> Damaged | None:
+        """What damage any rank has met, on every rank; None where all is well."""
+        where = self.some({"key": met.key, "version": met.version} if met is not None and met.key else {})
+        text = self.any("" if met is None else str(met))
+        return Damaged(text, **where) if text else None
 
     def all(self, texts: list[str]) -> list[str]:
         """The lines of all ranks; one that several have is there once."""

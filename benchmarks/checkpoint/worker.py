@@ -211,13 +211,12 @@ def emergency(given: dict[str, Any]) -> dict[str, Any]:
     before = occupied.peak()
     Sink.at(given["endpoint"]).mark()
     os.kill(os.getpid(), signal.SIGTERM)
-    begun = time.monotonic()
     told = time.monotonic()
     landed: list[float] = []
 
     def wait() -> None:
         system.wait()
-        landed.append(system.durable_at - begun)
+        landed.append(system.durable_at - told)
 
     system.save_here()
     waiting = threading.Thread(target=wait, daemon=True)

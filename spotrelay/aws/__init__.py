@@ -1,1 +1,1 @@
-"""The ports on AWS: DynamoDB, S3, EC2, EventBridge, SSM. Nowhere else is botocore imported."""
+"""The ports on AWS: DynamoDB, S3, EC2, EventBridge, SSM. Their clients come from `clients` alone."""

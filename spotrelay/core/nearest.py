@@ -7,8 +7,25 @@ from collections.abc import Callable, Iterator
 
 from spotrelay.core.errors import SpotrelayError, Unavailable
 from spotrelay.core.ports import Body, ObjectStore, StoredObject, Stream
+from spotrelay.core.replica import Replica
 
 ENOUGH = 2  # times that the replica gave no answer: from then on it is not asked any more
+
+
+def nearest(
+    replica: Replica | None, nearby: Callable[[str], ObjectStore] | None, home: ObjectStore, tell: Callable[[str], None]
+) -> Nearest | None:
+    """What reads a checkpoint nearby first; None where no replica was seen to have all of it.
+
+    Args:
+        nearby: a bucket in the machine's own region, by its name; None where none can be asked.
+
+    Raises:
+        SpotrelayError: the replica cannot be asked at all; home can.
+    """
+    if replica is None or not replica.complete or nearby is None:
+        return None
+    return Nearest(nearby(replica.bucket), home, tell)
 
 
 class Nearest:

@@ -8,7 +8,7 @@ and never outweighs a loss or a refusal of its own. Pure.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from zlib import crc32
 
@@ -57,6 +57,11 @@ class Outlook:
         """Where it is kept, from 0 to SLOTS - 1."""
         return crc32(f"{self.question.instance_types} {self.question.nodes}".encode()) % SLOTS
 
+    @property
+    def by_zone(self) -> dict[tuple[str, str], int]:
+        """Scores by region and zone."""
+        return {(each.region, each.zone): each.score for each in self.scores}
+
 
 def question_of(pools: Iterable[Pool], nodes: int) -> Question | None:
     """What would be asked for these pools; None where the answer would tell nothing."""
@@ -80,7 +85,7 @@ def weighed(
     Args:
         supposed: hours of a pool of which nothing else is known.
     """
-    by_zone = {(each.region, each.zone): each.score for each in outlook.scores}
+    by_zone = outlook.by_zone
     if not by_zone:
         return dict(lasting)
     lowest = min(by_zone.values())  # a zone that EC2 leaves out is none of the best
@@ -93,7 +98,7 @@ def weighed(
 
 def said(outlook: Outlook, pools: Iterable[Pool], now: datetime) -> str:
     """The scores of these pools for a launch's reason; empty where there are none."""
-    by_zone = {(each.region, each.zone): each.score for each in outlook.scores}
+    by_zone = outlook.by_zone
     zones = dict.fromkeys((p.region, p.zone) for p in pools if p.market == Market.SPOT.value)
     told = ", ".join(f"{zone} {by_zone[region, zone]}" for region, zone in zones if (region, zone) in by_zone)
     if not told or outlook.told_at is None:
@@ -106,11 +111,7 @@ def renewed(outlooks: Iterable[Outlook], question: Question, now: datetime, scal
     old = next((o for o in outlooks if o.question == question), None)
     if old is not None and now - old.wanted_at < WANTED * scale / 8:
         return None
-    return Outlook(
-        question,
-        now,
-        *((old.asked_at, old.told_at, old.scores, old.problem) if old is not None else ()),
-    )
+    return replace(old, wanted_at=now) if old is not None else Outlook(question, now)
 
 
 def next_asked(outlooks: Iterable[Outlook], now: datetime, scale: float = 1.0) -> Outlook | None:

@@ -61,7 +61,7 @@ from spotrelay.core.run import (
 )
 from spotrelay.core.silence import is_silent, looked_again
 from spotrelay.core.site import Site
-from spotrelay.core.spending import asked_again_at, spent
+from spotrelay.core.spending import asked_again_at, is_broke, spent
 
 REFUSALS_KEPT = 40
 _VANISHED = (InstanceState.TERMINATED, InstanceState.GONE, InstanceState.STOPPED)
@@ -377,8 +377,7 @@ def _(fact: MoneyRefused, run: Run, now: datetime, site: Site) -> Run:
 
 @_apply.register
 def _(fact: MoneyBack, run: Run, now: datetime, site: Site) -> Run:
-    waits = run.broke_until is not None and run.broke_until > now
-    return replace(run, broke_until=now) if waits else run
+    return replace(run, broke_until=now) if is_broke(run, now) else run
 
 
 @_apply.register

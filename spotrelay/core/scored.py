@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from spotrelay.core.comparing import regions_with
 from spotrelay.core.placement import Pool, Score
 from spotrelay.core.run import Run
-from spotrelay.core.scoring import journey_of, scores, start_of
+from spotrelay.core.scoring import scores, start_of
 from spotrelay.core.site import Site
-from spotrelay.core.spending import price_of
+from spotrelay.core.spending import price_of, way_of_checkpoint
 
 
 def scored(run: Run, pools: tuple[Pool, ...], lasting: Mapping[Pool, float] | None, site: Site) -> dict[Pool, Score]:
@@ -18,5 +17,4 @@ def scored(run: Run, pools: tuple[Pool, ...], lasting: Mapping[Pool, float] | No
     told = learnt | (site.prices or {})
     prices = {pool: price for pool in pools if (price := price_of(pool, run.spec.limits, told)) is not None}
     ordered = not run.spec.instance_requirements.stated
-    journey = journey_of(run, site.home, site.transfer, regions_with(run, site))
-    return scores(pools, prices, lasting or {}, start_of(run), journey, ordered)
+    return scores(pools, prices, lasting or {}, start_of(run), way_of_checkpoint(run, site), ordered)

@@ -11,7 +11,7 @@ from spotrelay.core.comparing import regions_with
 from spotrelay.core.decisions import Conclude, Decision, Drain, Pay, Wait
 from spotrelay.core.placement import Market, Pool, Rung
 from spotrelay.core.run import FOR_LIMIT, FOR_MONEY, Attempt, Intent, Run, RunStatus
-from spotrelay.core.scoring import journey_of
+from spotrelay.core.scoring import Journey, journey_of
 from spotrelay.core.site import Site
 from spotrelay.core.spec import AtCeiling, Limits
 
@@ -38,8 +38,12 @@ def dearest(pools: Iterable[Pool], limits: Limits, prices: Mapping[Pool, float] 
 
 def transfer_of(run: Run, rung: Rung, site: Site) -> float:
     """Dollars for fetching the newest checkpoint into a launch's region, by each of its machines."""
-    journey = journey_of(run, site.home, site.transfer, regions_with(run, site))
-    return journey.dollars(rung.pools[0].region) * run.spec.nodes
+    return way_of_checkpoint(run, site).dollars(rung.pools[0].region) * run.spec.nodes
+
+
+def way_of_checkpoint(run: Run, site: Site) -> Journey:
+    """How far the checkpoint that would be resumed from has to go, from home or from a replica that has all of it."""
+    return journey_of(run, site.home, site.transfer, regions_with(run, site))
 
 
 def hold_for_launch(run: Run, intent: Intent, budget: Budget, now: datetime) -> Hold | None:

@@ -1,4 +1,4 @@
-"""`python -m spotrelay.instance`, and what the agent's archive runs."""
+"""`python -m spotrelay.instance`: the agent from a checkout; on a machine it is `archive.py` that starts it."""
 
 from spotrelay.instance.main import main
 

@@ -25,13 +25,12 @@ LONGEST_LINE = 512  # bytes
 
 
 def with_shim(environment: Mapping[str, str]) -> dict[str, str]:
-    """These variables, with the shim at the end of PYTHONPATH."""
-    return {**environment, "PYTHONPATH": at_the_end(environment.get("PYTHONPATH", ""))}
+    """These variables, with the shim at the end of PYTHONPATH.
 
-
-def at_the_end(path: str) -> str:
-    """A PYTHONPATH, and the shim behind it; no empty part is made, which would name the folder that one is in."""
-    return os.pathsep.join([*([path] if path else []), str(FOLDER)])
+    No empty part is made, which would name the folder that one is in.
+    """
+    path = environment.get("PYTHONPATH", "")
+    return {**environment, "PYTHONPATH": os.pathsep.join([*([path] if path else []), str(FOLDER)])}
 
 
 def with_python(environment: Mapping[str, str], python: str) -> dict[str, str]:

@@ -24,7 +24,6 @@ from spotrelay.core.facts import Fact, PauseRequested, ResumeRequested, RetryReq
 from spotrelay.core.live import ASK_DRAIN
 from spotrelay.core.run import AttemptState, RunStatus
 from spotrelay.testing import Fault
-from tests.handlers.plane import changed, warning
 from tests.histories.gang import GangHistory, Named
 from tests.histories.test_promises import LONG, SEED, SHRINK, faults
 from tests.histories.trainer import Trainer
@@ -90,9 +89,7 @@ class Gangs(RuleBasedStateMachine):
     @rule(data=st.data(), faults=faults)
     def an_old_event_comes_again(self, data: st.DataObject, faults: list[Fault]) -> None:
         instance_id = data.draw(st.sampled_from(sorted(self.history.noticed | self.history.lost)))
-        states = {m.instance_id: m.state for m in self.history.world.machines.machines}
-        old = warning(instance_id) if instance_id in self.history.noticed else changed(instance_id, states[instance_id])
-        self.history.deliver(old, faults)
+        self.history.deliver(self.history.told_again(instance_id), faults)
 
     @rule(seconds=st.integers(-60, 60))
     def the_clocks_of_two_handlers_differ(self, seconds: int) -> None:

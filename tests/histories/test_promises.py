@@ -65,12 +65,8 @@ class Histories(RuleBasedStateMachine):
     @precondition(lambda self: self.history.noticed or self.history.lost)
     @rule(data=st.data(), faults=faults)
     def an_old_event_comes_again(self, data: st.DataObject, faults: list[Fault]) -> None:
-        from tests.handlers.plane import changed, warning
-
         instance_id = data.draw(st.sampled_from(sorted(self.history.noticed | self.history.lost)))
-        states = {m.instance_id: m.state for m in self.history.world.machines.machines}
-        old = warning(instance_id) if instance_id in self.history.noticed else changed(instance_id, states[instance_id])
-        self.history.deliver(old, faults)
+        self.history.deliver(self.history.told_again(instance_id), faults)
 
     @rule(seconds=st.integers(-60, 60))
     def the_clocks_of_two_handlers_differ(self, seconds: int) -> None:

@@ -139,6 +139,13 @@ class History:
             self.paused.add(trainer.instance_id)
         return changed(trainer.instance_id, InstanceState.TERMINATED)
 
+    def told_again(self, instance_id: str) -> dict[str, Any]:
+        """The event about a machine that was noticed or lost, as EC2 tells it once more."""
+        if instance_id in self.noticed:
+            return warning(instance_id)
+        states = {m.instance_id: m.state for m in self.world.machines.machines}
+        return changed(instance_id, states[instance_id])
+
     def harm_newest(self) -> None:
         """An outside hand deletes a shard of the newest checkpoint that is whole."""
         for commit in reversed(self.accepted):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from spotrelay.aws.stack import find_stack
+from spotrelay.console.demo.reference import outside_spotrelay
 from spotrelay.console.status import closely
 from spotrelay.console.wiring import Services, services_of
 from spotrelay.core.errors import Contention, Unavailable
@@ -19,6 +20,21 @@ from spotrelay.localcloud.client import LocalCloud
 
 PATIENCE_S = 100.0  # for one thing to come about
 LOOK_S = 0.2
+SCALE = 0.05  # of every waiting time
+QUIET = {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}  # of the programs that are trained
+
+
+def left_alone(script: Path, steps: int, out: Path) -> str:
+    """What the same training prints when nobody takes its machine, and without Spotrelay."""
+    done = subprocess.run(
+        [sys.executable, str(script), "--steps", str(steps), "--out", str(out)],
+        env={**outside_spotrelay(), **QUIET},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return done.stdout
 
 
 class Shell:

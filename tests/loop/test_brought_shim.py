@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from spotrelay.console.demo.reference import digest_in, outside_spotrelay
+from spotrelay.console.demo.reference import digest_in
 from spotrelay.core.run import RunStatus
 from spotrelay.localcloud.client import LocalCloud
 from tests.instance.bare_python import OF_TORCH, bare_python
-from tests.localcloud.kit import assembly_or_skip
-from tests.loop.shell import Shell
+from tests.loop.shell import QUIET, Shell, left_alone
 
 pytestmark = [pytest.mark.loop, pytest.mark.timeout(300), pytest.mark.xdist_group("brought-shim")]
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 STEPS = 40
-SCALE = 0.05
-QUIET = {
-    "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1",
-    "PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0",  # nothing answers there
-}  # fmt: skip
+OFFLINE = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0"}  # nothing answers there
 WHERE = """
 import importlib, json, os, runpy, sys
 import trainer_shim
@@ -36,14 +28,6 @@ found = [importlib.import_module(name).__file__ for name in ("trainer_shim", "sp
 print("FOUND", os.environ.get("RANK", "0"), json.dumps(found), flush=True)
 runpy.run_path(sys.argv.pop(1), run_name="__main__")
 """
-
-
-@pytest.fixture(scope="module")
-def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
-    assembly = assembly_or_skip()
-    with LocalCloud(tmp_path_factory.mktemp("cloud"), SCALE) as cloud:
-        cloud.deploy(assembly)
-        yield cloud
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +46,8 @@ def shell(cloud: LocalCloud, tmp_path: Path) -> Shell:
 
 
 def submit(shell: Shell, run_id: str, command: list[str], **more: Any) -> None:
-    spec = {"command": command, "instance_types": ["g5.xlarge"], "cadence": {"every_steps": 6}, "env": QUIET, **more}
+    env = QUIET | OFFLINE
+    spec = {"command": command, "instance_types": ["g5.xlarge"], "cadence": {"every_steps": 6}, "env": env, **more}
     (shell.folder / f"{run_id}.yaml").write_text(yaml.safe_dump(spec))
     shell.done("submit", f"{run_id}.yaml", "--code", "code", "--run-id", run_id)
 
@@ -83,10 +68,7 @@ def brought(places: list[Path], home: Path) -> bool:
 def test_a_python_with_torch_alone_is_reclaimed_and_goes_on_bit_for_bit_with_the_shim_of_the_stack(
     shell: Shell, image: Path, tmp_path: Path
 ) -> None:
-    alone = [sys.executable, str(EXAMPLES / "gpt_stdlib.py"), "--steps", str(STEPS), "--out", str(tmp_path / "out")]
-    expected = subprocess.run(
-        alone, env={**outside_spotrelay(), **QUIET}, capture_output=True, text=True, timeout=120, check=True
-    ).stdout
+    expected = left_alone(EXAMPLES / "gpt_stdlib.py", STEPS, tmp_path / "out")
 
     submit(shell, "bare", [str(image), "where.py", "gpt_stdlib.py", "--steps", str(STEPS)])
     first = shell.until("bare", lambda run: bool(run.lease and run.lease.holder), "the lease")

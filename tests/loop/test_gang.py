@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,7 +25,7 @@ from spotrelay.core.errors import Contention, Unavailable
 from spotrelay.core.run import Run, RunStatus
 from spotrelay.core.spec import parse_spec
 from spotrelay.localcloud.client import LocalCloud
-from tests.localcloud.kit import assembly_or_skip
+from tests.loop.shell import QUIET
 
 pytestmark = [pytest.mark.loop, pytest.mark.timeout(300), pytest.mark.xdist_group("gang")]
 
@@ -33,18 +33,8 @@ T = TypeVar("T")
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "ddp_stdlib.py"
 STEPS = 60
-SCALE = 0.05
 PATIENCE_S = 100.0
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=1"]
-QUIET = {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-
-
-@pytest.fixture(scope="module")
-def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
-    assembly = assembly_or_skip()
-    with LocalCloud(tmp_path_factory.mktemp("cloud"), SCALE) as cloud:
-        cloud.deploy(assembly)
-        yield cloud
 
 
 @pytest.fixture(scope="module")

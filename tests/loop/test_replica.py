@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,20 +13,19 @@ import pytest
 import yaml
 
 from infra.assembly import main as assemble
-from spotrelay.console.demo.reference import digest_in, losses_in, outside_spotrelay
+from spotrelay.console.demo.reference import digest_in, losses_in
 from spotrelay.core.checkpoint import CheckpointId
 from spotrelay.core.comparing import replica_in
 from spotrelay.core.run import Run
 from spotrelay.localcloud.client import LocalCloud
 from tests.localcloud.kit import assembly_or_skip
-from tests.loop.shell import Shell
+from tests.loop.shell import QUIET, SCALE, Shell, left_alone
 
 pytestmark = [pytest.mark.loop, pytest.mark.timeout(400), pytest.mark.xdist_group("replica")]
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "gpt_stdlib.py"
-STEPS, SCALE = 24, 0.05
+STEPS = 24
 HOME, AWAY = "us-east-1", "us-west-2"
-QUIET = {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +55,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[int, float], str]:
     """Losses and digest of the same training, left alone and without Spotrelay."""
-    out = tmp_path_factory.mktemp("expected")
-    said = subprocess.run(
-        [sys.executable, str(EXAMPLE), "--steps", str(STEPS), "--out", str(out)],
-        env={**outside_spotrelay(), **QUIET}, capture_output=True, text=True, timeout=120, check=True,
-    ).stdout  # fmt: skip
+    said = left_alone(EXAMPLE, STEPS, tmp_path_factory.mktemp("expected"))
     return losses_in(said), digest_in(said)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -16,23 +15,21 @@ import yaml
 
 from infra.assembly import main as assemble
 from spotrelay.console.demo.processes import living_in
-from spotrelay.console.demo.reference import digest_in, losses_in, outside_spotrelay
+from spotrelay.console.demo.reference import digest_in, losses_in
 from spotrelay.core.budget import midnight_after
 from spotrelay.core.run import RunStatus
 from spotrelay.core.spending import NO_MONEY
 from spotrelay.localcloud.client import LocalCloud
 from spotrelay.localcloud.ec2 import catalogue
 from tests.localcloud.kit import assembly_or_skip
-from tests.loop.shell import Shell
+from tests.loop.shell import QUIET, SCALE, Shell, left_alone
 
 pytestmark = [pytest.mark.loop, pytest.mark.timeout(300), pytest.mark.xdist_group("wishes")]
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "gpt_stdlib.py"
 STEPS = 24
-SCALE = 0.05
 DEAR = "g5.48xlarge"  # beside it the other runs cost next to nothing
 BLOCK = timedelta(hours=1) * SCALE
-QUIET = {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
 FAILING = """
 import os, runpy, sys
 if os.path.exists(os.environ["CAUSE"]):
@@ -62,15 +59,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[int, float], str]:
     """Losses and digest of the same training, left alone and without Spotrelay."""
-    out = tmp_path_factory.mktemp("expected")
-    said = subprocess.run(
-        [sys.executable, str(EXAMPLE), "--steps", str(STEPS), "--out", str(out)],
-        env={**outside_spotrelay(), **QUIET},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    ).stdout
+    said = left_alone(EXAMPLE, STEPS, tmp_path_factory.mktemp("expected"))
     return losses_in(said), digest_in(said)
 
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
 from typing import Any
 
 from spotrelay.core.checkpoint import Checkpoint, Commit, Manifest, decode_manifest, digest_of
 from spotrelay.core.errors import Missing
 from spotrelay.core.run import Run
 from spotrelay.testing.objects import MemoryStream
+from spotrelay.testing.signals import MemoryPublisher
 from tests.shim.training import digest
 from tests.shim.world import World
 from trainer_shim import wiring
 from trainer_shim.entry import Gate
-from trainer_shim.environment import read_identity
+from trainer_shim.environment import Identity, read_identity
 from trainer_shim.frameworks.torch import TorchFramework
+from trainer_shim.herald import Herald
 from trainer_shim.ranks import Alone
 from trainer_shim.restoring import Restored
 from trainer_shim.resuming import resume
@@ -101,12 +102,25 @@ class Scene:
 
     def resume(self, framework: TorchFramework) -> Restored | None:
         """As an attempt does before its first step."""
-        herald: Any = SimpleNamespace(send=lambda kind, detail: self.told.append(detail), report=lambda what: None)
-        return resume(self.gate, framework, herald, Team(Alone()))
+        return resume(self.gate, framework, Noting(self.told, self.gate.identity), Team(Alone()))
 
     @staticmethod
     def _manifest(world: World, checkpoint: Checkpoint) -> Manifest:
         return decode_manifest(world.objects.get(checkpoint.commit.manifest_key, checkpoint.commit.manifest_version))
+
+
+class Noting(Herald):
+    """A herald that keeps what it would tell of checkpoints."""
+
+    def __init__(self, told: list[dict[str, Any]], identity: Identity) -> None:
+        super().__init__(MemoryPublisher(), identity)
+        self._told = told
+
+    def report(self, what: str) -> None:
+        pass
+
+    def send(self, kind: str, detail: dict[str, Any]) -> None:
+        self._told.append(detail)
 
 
 class Silent:

@@ -161,9 +161,7 @@ class SpotrelayReader(StorageReader):
         self.damaged.add(self.commit.id)
         if self._attempt.ranks.rank == 0:
             say(f"checkpoint {self.commit.id} is damaged, the one before it is tried: {error}")
-            about = {"generation": self.commit.generation, "save": self.commit.save, "problem": str(error)}
-            where = {"key": error.key, "version": error.version} if error.key else {}
-            self._attempt.herald.send("Checkpoint Damaged", {**about, **where})
+            self._attempt.herald.damaged(self.commit.id, error)
 
 
 @dataclass(frozen=True)
